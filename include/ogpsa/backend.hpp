@@ -1,0 +1,108 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <concepts>
+#include <span>
+#include <vector>
+
+#include "ogpsa/tensor_view.hpp"
+
+/// \file
+/// What a backend must offer. Everything above this header is generic over it: an algorithm calls these primitives on
+/// large matrices, which live where the backend keeps them, and does its small `k x k` work on the host in double.
+
+namespace ogpsa {
+
+class EigenBackend;  // the default of every class template; see backend/eigen.hpp
+
+/// Largest magnitude of each column, and the first entry (in column order) that is NaN or infinite.
+struct ColumnScan {
+  std::vector<double> max_abs;
+  Index bad_row = -1;
+  Index bad_col = -1;
+  bool finite() const { return bad_col < 0; }
+};
+
+/// One tensor in a projection. Its memory is a column-major matrix X of `fast x slow`; a side without a basis is not
+/// projected. The flat form is `fast = number of elements`, `slow = 1`, with the basis on the left.
+template <class T>
+struct ProjectionPiece {
+  TensorView tensor;
+  Index fast = 0;
+  Index slow = 0;
+  MatrixView<const T> left;   ///< fast x k_left, orthonormal columns, or empty
+  MatrixView<const T> right;  ///< slow x k_right, orthonormal columns, or empty
+
+  /// True when the coefficients `left^T X right` are few and are sums over the whole piece; otherwise (one side of a
+  /// matrix) every column or row of X has its own and is projected on its own.
+  bool has_shared_coefficients() const { return slow == 1 || (left.cols > 0 && right.cols > 0); }
+};
+
+/// `left^T X right` (k_left x k_right) of one piece, and the squared Frobenius norm of X.
+struct PieceCoefficients {
+  Eigen::MatrixXd inner;
+  double squared_norm = 0;
+};
+
+/// What to do with one piece: X <- keep * X - left * remove * right^T.
+struct PieceChange {
+  double keep = 1;
+  Eigen::MatrixXd remove;
+};
+
+/// What to do with one side of a matrix: X <- keep * X - left diag(remove) left^T X (or the same on the right).
+struct SideChange {
+  double keep = 1;
+  Eigen::VectorXd remove;
+};
+
+/// Squared Frobenius norms of X before and after a projection, and of its component in the subspace before it.
+struct PieceNorms {
+  double before = 0;
+  double after = 0;
+  double inside = 0;
+};
+
+// clang-format off
+/// A backend for arithmetic type `T` (float or double). `Matrix<T>` owns a column-major matrix; views do not.
+/// Results must not depend on the number of threads. `all_reduce` adds a buffer over the ranks of a sharded run.
+template <class B, class T>
+concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, MatrixView<T> a, MatrixView<const T> q,
+                           const Eigen::MatrixXd& small, std::span<const double> factors, std::span<double> sums,
+                           std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
+                           std::span<const SideChange> side_changes, ConstTensorView tensor, double weight,
+                           std::vector<PieceCoefficients>& coefficients, std::vector<PieceNorms>& norms) {
+  // Memory
+  { owned.view() } -> std::convertible_to<MatrixView<T>>;
+  owned.resize_columns(Index{});                           // keeps what is there
+  b.copy(q, a);                                            // a <- q
+  b.load(tensor, a);                                       // a <- tensor's memory (of a.rows x a.cols), converted
+  b.load_side(tensor, bool{}, Index{}, a);                 // a <- columns of X (fast side) or X^T from the given one on
+  b.to_host(q, sums);                                      // column-major, as double
+  b.from_host(factors, a);
+  // Tall matrices
+  { b.scan_columns(q) } -> std::same_as<ColumnScan>;
+  { b.first_non_finite(tensor) } -> std::same_as<Index>;   // -1 when all are finite
+  { b.first_not_positive(tensor) } -> std::same_as<Index>;
+  b.scale_columns(a, factors);                             // a_j <- factors_j a_j
+  b.add_scaled(a, tensor, weight);                         // a <- a + weight * tensor, a one column
+  { b.gram(q, q) } -> std::same_as<Eigen::MatrixXd>;       // a^T b, summed in double over all ranks
+  b.multiply(a, small);                                    // first columns of a <- a * small
+  b.subtract_product(a, q, small);                         // a <- a - q * small
+  b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i
+  // Tensors as they are stored
+  b.subtract_tensor(TensorView{}, tensor);                 // first <- first - second
+  b.add_tensor(TensorView{}, tensor);                      // first <- first + second
+  // One side of a matrix
+  b.add_outer(a, tensor, weight, bool{});                  // a <- a + weight * X X^T, X fast x slow (or X^T X)
+  { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending
+  // Projections, all blocks of a model at once
+  b.coefficients(pieces, coefficients);
+  b.change(pieces, changes, norms);
+  b.change_side(pieces, side_changes, norms);
+  b.all_reduce(sums);
+  b.for_each(Index{}, [](Index) {});                       // independent tasks, in parallel or not
+};
+// clang-format on
+
+}  // namespace ogpsa

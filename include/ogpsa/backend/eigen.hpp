@@ -1,0 +1,225 @@
+#pragma once
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "ogpsa/backend.hpp"
+#include "ogpsa/backend/block_projection.hpp"
+#include "ogpsa/backend/host_matrix.hpp"
+#include "ogpsa/backend/kernels.hpp"
+#include "ogpsa/backend/parallel.hpp"
+#include "ogpsa/backend/tall_matrix.hpp"
+
+namespace ogpsa {
+
+/// The CPU: Eigen, and OpenMP where it is on. Results do not depend on the number of threads.
+class EigenBackend {
+ public:
+  template <class T>
+  using Matrix = HostMatrix<T>;
+
+  EigenBackend() = default;
+  /// For a run in which each rank holds some of the rows of every block: `sum_over_ranks` replaces a buffer by its sum
+  /// over the ranks. It is called with the same sizes in the same order on all of them.
+  explicit EigenBackend(std::function<void(std::span<double>)> sum_over_ranks)
+      : sum_over_ranks_(std::move(sum_over_ranks)) {}
+
+  void all_reduce(std::span<double> sums) const {
+    if (sum_over_ranks_ && !sums.empty()) sum_over_ranks_(sums);
+  }
+
+  template <class F>
+  void for_each(Index count, F&& f) const {
+    detail::parallel_for(count, f);
+  }
+
+  template <class T>
+  void copy(MatrixView<const T> from, MatrixView<T> to) const {
+    detail::as_eigen(to) = detail::as_eigen(from);
+  }
+  template <class T>
+  void load(ConstTensorView tensor, MatrixView<T> to) const {
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      detail::convert(static_cast<const S*>(tensor.data), to.data, tensor.size());
+    });
+  }
+  template <class T>
+  void load_side(ConstTensorView tensor, bool fast_side, Index first, MatrixView<T> to) const {
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      const S* from = static_cast<const S*>(tensor.data);
+      if (fast_side) return detail::convert(from + first * tensor.fast(), to.data, to.rows * to.cols);
+      for (Index i = 0; i < to.rows; ++i) {
+        for (Index j = 0; j < to.cols; ++j)
+          to.data[i + j * to.stride] = static_cast<T>(from[i * tensor.fast() + first + j]);
+      }
+    });
+  }
+  template <class T>
+  void to_host(MatrixView<const T> from, std::span<double> to) const {
+    for (Index j = 0; j < from.cols; ++j) {
+      detail::convert(from.data + j * from.stride, to.data() + j * from.rows, from.rows);
+    }
+  }
+  template <class T>
+  void from_host(std::span<const double> from, MatrixView<T> to) const {
+    for (Index j = 0; j < to.cols; ++j) detail::convert(from.data() + j * to.rows, to.data + j * to.stride, to.rows);
+  }
+
+  template <class T>
+  ColumnScan scan_columns(MatrixView<const T> a) const {
+    ColumnScan scan{std::vector<double>(static_cast<std::size_t>(a.cols), 0.0), -1, -1};
+    for (Index j = 0; j < a.cols; ++j) {
+      const T* column = a.data + j * a.stride;
+      scan.bad_row = detail::find_non_finite(column, a.rows);
+      if (scan.bad_row >= 0) {
+        scan.bad_col = j;
+        return scan;
+      }
+      T largest = 0;
+      for (Index i = 0; i < a.rows; ++i) largest = std::max(largest, std::abs(column[i]));
+      scan.max_abs[static_cast<std::size_t>(j)] = static_cast<double>(largest);
+    }
+    return scan;
+  }
+  Index first_non_finite(ConstTensorView tensor) const {
+    return visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      return detail::find_non_finite(static_cast<const S*>(tensor.data), tensor.size());
+    });
+  }
+  Index first_not_positive(ConstTensorView tensor) const {
+    return visit_dtype(tensor.dtype, [&](auto* tag) -> Index {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      const S* values = static_cast<const S*>(tensor.data);
+      const S* bad = std::find_if(values, values + tensor.size(), [](S x) { return !(x > S(0)); });
+      return bad == values + tensor.size() ? -1 : bad - values;
+    });
+  }
+  template <class T>
+  void scale_columns(MatrixView<T> a, std::span<const double> factors) const {
+    for (Index j = 0; j < a.cols; ++j) {
+      T* column = a.data + j * a.stride;
+      const double factor = factors[static_cast<std::size_t>(j)];
+      for (Index i = 0; i < a.rows; ++i) column[i] = static_cast<T>(static_cast<double>(column[i]) * factor);
+    }
+  }
+  template <class T>
+  void add_scaled(MatrixView<T> a, ConstTensorView tensor, double weight) const {
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      const S* from = static_cast<const S*>(tensor.data);
+      for (Index i = 0; i < tensor.size(); ++i) a.data[i] += static_cast<T>(weight * static_cast<double>(from[i]));
+    });
+  }
+
+  template <class T>
+  Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
+    Eigen::MatrixXd product = detail::gram(a, b);
+    all_reduce({product.data(), static_cast<std::size_t>(product.size())});
+    return product;
+  }
+  template <class T>
+  void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) const {
+    detail::multiply(a, x);
+  }
+  template <class T>
+  void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {
+    detail::subtract_product(a, q, c);
+  }
+
+  template <class T>
+  void divide_rows(MatrixView<T> a, ConstTensorView divisors) const {
+    visit_dtype(divisors.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      const S* d = static_cast<const S*>(divisors.data);
+      for (Index j = 0; j < a.cols; ++j) {
+        T* column = a.data + j * a.stride;
+        for (Index i = 0; i < a.rows; ++i) column[i] /= static_cast<T>(d[i]);
+      }
+    });
+  }
+  /// Both tensors have the same storage type and size.
+  void subtract_tensor(TensorView a, ConstTensorView b) const {
+    combine_tensors(a, b, [](auto x, auto y) { return x - y; });
+  }
+  void add_tensor(TensorView a, ConstTensorView b) const {
+    combine_tensors(a, b, [](auto x, auto y) { return x + y; });
+  }
+
+  /// sum <- sum + weight X X^T (fast side) or weight X^T X (slow side), X the tensor's memory as fast x slow.
+  template <class T>
+  void add_outer(MatrixView<T> sum, ConstTensorView tensor, double weight, bool fast_side) const {
+    using Dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
+    const Index width = detail::panel_width(fast_side ? tensor.fast() : tensor.slow(), 256);
+    const Index across = fast_side ? tensor.slow() : tensor.fast();
+    const ProjectionPiece<T> piece{{nullptr, tensor.dtype, 0, 0}, tensor.fast(), tensor.slow(), {}, {}};
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      Dense panel;
+      for (Index j = 0; j < across; j += width) {
+        const Index count = std::min(width, across - j);
+        fast_side ? panel.resize(tensor.fast(), count) : panel.resize(count, tensor.slow());
+        detail::load_panel(piece, static_cast<const S*>(tensor.data), fast_side ? 0 : j, fast_side ? j : 0, panel);
+        auto lower = detail::as_eigen(sum).template selfadjointView<Eigen::Lower>();
+        if (fast_side) {
+          lower.rankUpdate(panel, static_cast<T>(weight));
+        } else {
+          lower.rankUpdate(panel.transpose(), static_cast<T>(weight));
+        }
+      }
+    });
+  }
+  /// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, as many as
+  /// `vectors` has columns. Computed in double.
+  template <class T>
+  Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
+    const Eigen::MatrixXd a = detail::as_eigen(symmetric).template cast<double>();
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(a);
+    if (solver.info() != Eigen::Success) {
+      throw NumericalError("ogpsa: the eigenvalues of a symmetric matrix of " + detail::size_text(a.rows(), a.cols()) +
+                           " did not converge; check the reference data for extreme values");
+    }
+    detail::as_eigen(vectors) = solver.eigenvectors().rightCols(vectors.cols).rowwise().reverse().template cast<T>();
+    return solver.eigenvalues().reverse();
+  }
+
+  template <class T>
+  void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceCoefficients>& out) const {
+    detail::coefficients(pieces, out);
+  }
+  template <class T>
+  void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
+              std::vector<PieceNorms>& norms) const {
+    detail::change(pieces, changes, norms);
+  }
+  template <class T>
+  void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const SideChange> changes,
+                   std::vector<PieceNorms>& norms) const {
+    detail::change_side(pieces, changes, norms);
+  }
+
+ private:
+  template <class F>
+  static void combine_tensors(TensorView a, ConstTensorView b, F&& f) {
+    const auto segments = detail::row_segments(a.size());
+    visit_dtype(a.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      S* x = static_cast<S*>(a.data);
+      const S* y = static_cast<const S*>(b.data);
+      detail::parallel_for(segments.count, [&](Index s) {
+        for (Index i = segments.begin(s); i < segments.end(s); ++i) x[i] = static_cast<S>(f(x[i], y[i]));
+      });
+    });
+  }
+
+  std::function<void(std::span<double>)> sum_over_ranks_;
+};
+
+static_assert(Backend<EigenBackend, float> && Backend<EigenBackend, double>);
+
+}  // namespace ogpsa

@@ -1,0 +1,144 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/projection.hpp"
+#include "ogpsa/structured.hpp"
+
+namespace ogpsa {
+
+/// One tensor of the model.
+struct BlockSpec {
+  std::string name;
+  /// Shape as a matrix; a vector is 1 x n.
+  Index rows = 1;
+  Index cols = 0;
+  /// Which part is protected. Anything but `flat` needs a matrix.
+  Form form = Form::flat;
+  /// With Granularity::group, flat blocks of one group share one subspace; a block without a group stays alone.
+  std::string group = {};
+  Layout layout = Layout::row_major;
+
+  Index size() const { return rows * cols; }
+};
+
+/// Over what a flat subspace spans. A constraint per block implies the one for the whole model.
+enum class Granularity { block, group, global };
+
+namespace detail {
+
+/// One or more blocks with one subspace: flat over their concatenated elements, or structured on a single matrix.
+struct UnitShape {
+  std::string name = {};
+  Form form = Form::flat;
+  std::vector<std::size_t> blocks = {};  // indices
+  std::vector<Index> offsets = {};       // of each block in the flat dimension
+  Index dimension = 0;
+
+  bool has_input() const { return form == Form::input || form == Form::both; }
+  bool has_output() const { return form == Form::output || form == Form::both; }
+};
+
+/// The subspaces of a unit, and the second moments behind them where they are kept for streaming.
+template <class T, class B>
+struct Unit : UnitShape {
+  Subspace<T, B> flat = {};
+  Subspace<T, B> input = {}, output = {};
+  KroneckerFactor<T, B> input_factor = {}, output_factor = {};
+  /// Mean eigenvalue of each side's second moment, for soft weights.
+  double input_mean = 0, output_mean = 0;
+
+  Index rank() const {
+    if (form == Form::flat) return flat.rank();
+    if (form == Form::both) return std::min(input.rank(), output.rank());
+    return has_input() ? input.rank() : output.rank();
+  }
+};
+
+/// \throws InvalidArgument naming the block, for a shape or form that cannot be.
+inline void check_blocks(const std::vector<BlockSpec>& blocks) {
+  std::map<std::string, std::size_t> seen;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto& b = blocks[i];
+    const std::string where = "ogpsa: block '" + b.name + "'";
+    if (b.name.empty()) throw InvalidArgument("ogpsa: block " + std::to_string(i) + " has no name");
+    if (!seen.emplace(b.name, i).second) throw InvalidArgument(where + " is given twice; names must be unique");
+    if (b.rows < 0 || b.cols < 0) throw InvalidArgument(where + " has a negative shape " + size_text(b.rows, b.cols));
+    if (b.form != Form::flat && (b.rows < 2 || b.cols < 2)) {
+      throw InvalidArgument(where + " of " + size_text(b.rows, b.cols) +
+                            " is not a matrix, so it has no sides; use the flat form");
+    }
+  }
+}
+
+inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, Granularity granularity) {
+  std::vector<UnitShape> units;
+  std::map<std::string, std::size_t> by_group;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto& block = blocks[i];
+    const bool global = granularity == Granularity::global;
+    const bool joins =
+        block.form == Form::flat && (global || (granularity == Granularity::group && !block.group.empty()));
+    const std::string name = !joins ? block.name : global ? "(all flat blocks)" : block.group;
+    std::size_t u = units.size();
+    if (joins) u = by_group.emplace(name, u).first->second;
+    if (u == units.size()) units.push_back({.name = name, .form = block.form});
+    auto& unit = units[u];
+    unit.blocks.push_back(i);
+    unit.offsets.push_back(unit.dimension);
+    unit.dimension += block.size();
+  }
+  return units;
+}
+
+/// Soft weights of a structured unit's coefficients, in the order of its tensor's memory.
+template <class T, class B>
+Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<ProjectionPiece<T>>& pieces, double damping) {
+  const auto relative = [](const Subspace<T, B>& side, double mean) -> Eigen::VectorXd {
+    return side.singular_values().array().square() / mean;
+  };
+  Eigen::MatrixXd eigenvalues;  // relative to their mean: k x 1 for one side, k_left x k_right for both
+  if (unit.form != Form::both) {
+    eigenvalues = unit.has_input() ? relative(unit.input, unit.input_mean) : relative(unit.output, unit.output_mean);
+  } else {
+    eigenvalues = relative(unit.input, unit.input_mean) * relative(unit.output, unit.output_mean).transpose();
+    const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
+    if (!row_major) eigenvalues.transposeInPlace();
+  }
+  return (eigenvalues.array() / (eigenvalues.array() + damping)).matrix();
+}
+
+/// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.
+template <class T, class B>
+ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, std::span<const TensorView> tensors,
+                                  const ProjectionOptions& options, double damping, Direction direction) {
+  ProjectionUnit<T> result{.name = unit.name, .options = options, .direction = direction};
+  for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
+    const TensorView& tensor = tensors[unit.blocks[i]];
+    if (tensor.data == nullptr) continue;
+    ProjectionPiece<T> piece{tensor, tensor.size(), 1, {}, {}};
+    if (unit.form == Form::flat) {
+      piece.left = unit.flat.basis().row_range(unit.offsets[i], tensor.size());
+    } else {
+      piece.fast = tensor.fast();
+      piece.slow = tensor.slow();
+      const bool row_major = tensor.layout == Layout::row_major;
+      if (unit.has_input()) (row_major ? piece.left : piece.right) = unit.input.basis();
+      if (unit.has_output()) (row_major ? piece.right : piece.left) = unit.output.basis();
+    }
+    result.pieces.push_back(piece);
+  }
+  if (unit.form == Form::flat) {
+    result.objectives = &unit.flat.objectives();
+    result.objective_norms = &unit.flat.objective_norms();
+    return result;
+  }
+  if (damping > 0) result.weights = side_weights(unit, result.pieces, damping);
+  return result;
+}
+
+}  // namespace detail
+}  // namespace ogpsa

@@ -1,0 +1,27 @@
+#pragma once
+
+/// \file
+/// All of ogpsa on the CPU. It needs Eigen 3.4 alone; LibTorch users include ogpsa/torch.hpp as well.
+
+// Ground: exceptions, views on memory that others own, what a backend offers, the CPU backend.
+#include "ogpsa/error.hpp"
+#include "ogpsa/tensor_view.hpp"
+//
+#include "ogpsa/backend.hpp"
+#include "ogpsa/backend/eigen.hpp"
+
+// Algorithms on tall matrices: how many directions to keep; CGS2, CholeskyQR2, shifted CholeskyQR3; the thin SVD.
+#include "ogpsa/rank.hpp"
+//
+#include "ogpsa/orthonormalize.hpp"
+#include "ogpsa/thin_svd.hpp"
+
+// Subspaces: flat (estimate, append, update, merge, truncate), and of one side of a matrix.
+#include "ogpsa/subspace.hpp"
+//
+#include "ogpsa/structured.hpp"
+
+// Projection of one gradient and its modes; a whole model, with refresh, diagnostics.
+#include "ogpsa/projection.hpp"
+#include "ogpsa/projector.hpp"
+#include "ogpsa/version.hpp"

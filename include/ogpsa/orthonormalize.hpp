@@ -1,0 +1,182 @@
+#pragma once
+
+#include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/backend.hpp"
+#include "ogpsa/rank.hpp"
+
+namespace ogpsa {
+
+/// How the columns of a tall matrix are made orthonormal.
+enum class Orthonormalization {
+  /// CholeskyQR2 where the condition allows it, else CGS2.
+  automatic,
+  /// Classical Gram-Schmidt, re-orthogonalised; drops dependent columns. Any input, one column at a time.
+  cgs2,
+  /// Cholesky of the Gram matrix, twice (Fukaya et al. 2014). Condition up to about u^-1/2 of the arithmetic of the
+  /// Gram matrix, which is double: 1/u for float input, 1e7 for double.
+  cholesky_qr2,
+  /// A shifted Cholesky first (Fukaya et al. 2020): full-rank input of condition up to about 1e12 in double.
+  shifted_cholesky_qr3,
+};
+
+/// H = Q R. Q has `rank` orthonormal columns, R (`rank x m`) is on the host.
+struct QrFactor {
+  Index rank = 0;
+  Eigen::MatrixXd r;
+};
+
+namespace detail {
+
+template <class T>
+constexpr double unit_roundoff() {
+  return static_cast<double>(std::numeric_limits<T>::epsilon()) / 2;
+}
+
+/// max |G - I|
+inline double distance_from_identity(const Eigen::MatrixXd& gram) {
+  if (gram.size() == 0) return 0;
+  return (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
+}
+
+inline Eigen::MatrixXd inverse_upper(const Eigen::MatrixXd& r) {
+  return r.triangularView<Eigen::Upper>().solve(Eigen::MatrixXd::Identity(r.rows(), r.cols()));
+}
+
+/// Upper Cholesky factor of a Gram matrix with `shift` (relative to its columns' squared norms) on the diagonal, or
+/// nothing where it is not numerically positive definite. Columns are equilibrated first, so their scale is free.
+inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gram, double shift) {
+  const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
+  if (!(norms.minCoeff() > 0)) return std::nullopt;
+  const Eigen::VectorXd inverse = norms.cwiseInverse();
+  Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
+  scaled.diagonal().array() += shift;
+  const Eigen::LLT<Eigen::MatrixXd> llt(scaled);
+  if (llt.info() != Eigen::Success) return std::nullopt;
+  return Eigen::MatrixXd(llt.matrixU()) * norms.asDiagonal();
+}
+
+/// One pass of CholeskyQR: h <- h R^-1, r <- R r. False, with nothing changed, where Cholesky breaks down.
+template <class T, class B>
+bool cholesky_qr_pass(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& gram, double shift,
+                      Eigen::MatrixXd& r) {
+  const auto factor = cholesky_factor(gram, shift);
+  if (!factor) return false;
+  backend.multiply(h, inverse_upper(*factor));
+  r = *factor * r;
+  return true;
+}
+
+/// Repeats CholeskyQR passes on almost orthonormal columns until the contract max |Q^T Q - I| <= 16 u holds with room.
+template <class T, class B>
+void polish(const B& backend, MatrixView<T> q, Eigen::MatrixXd& r) {
+  for (int pass = 0; pass < 3; ++pass) {
+    const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(q), MatrixView<const T>(q));
+    if (distance_from_identity(gram) <= 4 * unit_roundoff<T>()) return;
+    if (!cholesky_qr_pass(backend, q, gram, 0.0, r)) break;
+  }
+}
+
+template <class T, class B>
+QrFactor cgs2(const B& backend, MatrixView<T> h, std::span<const double> reference_norms, double tolerance) {
+  QrFactor result{0, Eigen::MatrixXd::Zero(0, h.cols)};
+  Eigen::MatrixXd r = Eigen::MatrixXd::Zero(h.cols, h.cols);
+  for (Index j = 0; j < h.cols; ++j) {
+    const MatrixView<T> column = h.columns(j, 1);
+    const MatrixView<const T> q = h.columns(0, result.rank);
+    const auto norm = [&] {
+      return std::sqrt(backend.gram(MatrixView<const T>(column), MatrixView<const T>(column))(0, 0));
+    };
+    const double original = norm();
+    double before = original;
+    double after = original;
+    // "Twice is enough" for independent columns; a nearly dependent one is repeated until its norm settles.
+    for (int pass = 0; pass < 5 && result.rank > 0 && after > 0; ++pass) {
+      const Eigen::MatrixXd c = backend.gram(q, MatrixView<const T>(column));
+      backend.subtract_product(column, q, c);
+      r.col(j).head(result.rank) += c;
+      after = norm();
+      if (pass > 0 && after > 0.5 * before) break;
+      before = after;
+      if (after <= tolerance * original) break;
+    }
+    const double reference = reference_norms.empty() ? original : reference_norms[static_cast<std::size_t>(j)];
+    if (!(after > tolerance * reference) || result.rank == h.rows) continue;
+    const double inverse = 1 / after;
+    backend.scale_columns(column, std::span<const double>(&inverse, 1));
+    if (j != result.rank) backend.copy(MatrixView<const T>(column), h.columns(result.rank, 1));
+    r(result.rank, j) = after;
+    ++result.rank;
+  }
+  result.r = r.topRows(result.rank);
+  return result;
+}
+
+/// Smallest eigenvalue of an equilibrated Gram matrix over its largest: about 1 / cond^2; 0 with a zero column.
+inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
+  const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
+  if (gram.size() == 0 || !(norms.minCoeff() > 0)) return 0;
+  const Eigen::VectorXd inverse = norms.cwiseInverse();
+  const Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(scaled, Eigen::EigenvaluesOnly);
+  return solver.eigenvalues()(0) / solver.eigenvalues()(gram.rows() - 1);
+}
+
+template <class T, class B>
+QrFactor cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, bool shifted) {
+  const char* name = shifted ? "shifted CholeskyQR3" : "CholeskyQR2";
+  QrFactor result{h.cols, Eigen::MatrixXd::Identity(h.cols, h.cols)};
+  const double m = static_cast<double>(h.cols);
+  // Fukaya et al. 2020, eq. (4.1), for a Gram matrix whose sums are accurate to a few u: 11 m (m + 1) u.
+  double shift = shifted ? 11 * m * (m + 1) * unit_roundoff<double>() : 0.0;
+  for (int pass = 0; pass < (shifted ? 3 : 2); ++pass) {
+    if (pass > 0) gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+    if (!cholesky_qr_pass(backend, h, gram, shift, result.r)) {
+      throw NumericalError(std::string("ogpsa: ") + name + " broke down on a matrix of " + size_text(h.rows, h.cols) +
+                           " in pass " + std::to_string(pass + 1) +
+                           ": it is too ill-conditioned or rank-deficient; use Orthonormalization::automatic or cgs2");
+    }
+    shift = 0;
+  }
+  polish(backend, h, result.r);
+  return result;
+}
+
+}  // namespace detail
+
+/// Makes the columns of `h` (n x m) orthonormal in place: its first `rank` columns become Q with h = Q R.
+///
+/// `automatic` and `cgs2` drop a column that depends on those before it: its residual is at most `tolerance` times its
+/// norm (or `reference_norms`, where given). Zero columns are dropped. The others need full rank.
+/// The input must be finite.
+/// \throws NumericalError when the chosen CholeskyQR breaks down.
+template <class T, class B>
+requires Backend<B, T> QrFactor orthonormalize(const B& backend, MatrixView<T> h,
+                                               Orthonormalization method = Orthonormalization::automatic,
+                                               double tolerance = -1, std::span<const double> reference_norms = {}) {
+  if (h.cols == 0) return {0, Eigen::MatrixXd(0, 0)};
+  if (tolerance < 0) tolerance = default_relative_tolerance<T>(h.cols);
+  QrFactor result;
+  if (method == Orthonormalization::cgs2 || (method == Orthonormalization::automatic && h.cols == 1)) {
+    result = detail::cgs2(backend, h, reference_norms, tolerance);
+  } else {
+    const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+    const bool shifted = method == Orthonormalization::shifted_cholesky_qr3;
+    // sqrt(1e-13) = 3e-7 is far above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2.
+    const double limit = std::max(1e-13, tolerance * tolerance);
+    if (method == Orthonormalization::automatic &&
+        (!reference_norms.empty() || detail::reciprocal_condition_squared(gram) < limit)) {
+      result = detail::cgs2(backend, h, reference_norms, tolerance);
+    } else {
+      return detail::cholesky_qr(backend, h, gram, shifted);
+    }
+  }
+  detail::polish(backend, h.columns(0, result.rank), result.r);
+  return result;
+}
+
+}  // namespace ogpsa

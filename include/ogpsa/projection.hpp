@@ -1,0 +1,290 @@
+#pragma once
+
+#include <cmath>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ogpsa/nonnegative_least_squares.hpp"
+#include "ogpsa/subspace.hpp"
+
+namespace ogpsa {
+
+/// What is done with the component of a gradient that lies in the subspace.
+enum class ProjectionMode {
+  /// g <- g - alpha Q Q^T g (alpha = 1: the published rule; less: soft).
+  orthogonal,
+  /// One objective h. Where <g, h> < 0 (the step would raise its loss) remove the component along h, else multiply the
+  /// whole block by `scale`: the published `threshold` mode.
+  conflicting,
+  /// Reference losses may fall but not rise: the nearest gradient with <g, h_r> >= 0 for every objective.
+  one_sided,
+  /// Keep only the component inside the subspace: the published `plane_projection` mode.
+  inside,
+};
+
+struct ProjectionOptions {
+  ProjectionMode mode = ProjectionMode::orthogonal;
+  /// Share of the component to remove, in [0, 1]; for `orthogonal`, `conflicting` and `one_sided`.
+  double alpha = 1.0;
+  /// Factor for a block that does not conflict; for `conflicting`.
+  double scale = 1.0;
+};
+
+/// What is projected. An optimizer moves weights along -gradient and along +step, so the modes that ask for a sign
+/// (`conflicting`, `one_sided`) need to know.
+enum class Direction { gradient, step };
+
+/// What a projection did to one block or group.
+struct ProjectionResult {
+  double norm_before = 0;  ///< |g|
+  double norm_after = 0;   ///< |g'|
+  double norm_inside = 0;  ///< |Q^T g|, before
+  /// <g, h_r> / |h_r| for each objective, before: the length of g along h_r.
+  Eigen::VectorXd objective_coefficients = {};
+
+  /// 1 - |g'|^2 / |g|^2: the share of the gradient's energy that was removed; 0 for a zero gradient.
+  double fraction_removed() const {
+    const double ratio = norm_after / norm_before;
+    return norm_before > 0 && std::isfinite(ratio) ? 1 - ratio * ratio : 0.0;
+  }
+  /// Angle between g and the subspace in radians: 0 inside it, pi/2 orthogonal to it (or to the zero subspace).
+  double angle() const {
+    const double cosine = norm_before > 0 ? norm_inside / norm_before : 0.0;
+    return std::acos(std::isfinite(cosine) ? std::min(1.0, cosine) : 0.0);
+  }
+};
+
+/// Pieces that share one set of coefficients (a block, or the blocks of a group), and what to do with them.
+template <class T>
+struct ProjectionUnit {
+  std::string name = {};
+  std::vector<ProjectionPiece<T>> pieces = {};
+  ProjectionOptions options = {};
+  Direction direction = Direction::gradient;
+  /// Coordinates (k x K) and norms (K) of the objectives, for the flat form.
+  const Eigen::MatrixXd* objectives = nullptr;
+  const Eigen::VectorXd* objective_norms = nullptr;
+  /// Soft weights in [0, 1] of the coefficients (k_left x k_right, or k x 1 for one side); empty: all 1.
+  Eigen::MatrixXd weights = {};
+};
+
+/// \throws InvalidArgument for an option outside its range.
+inline void check(const ProjectionOptions& options) {
+  if (!(options.alpha >= 0 && options.alpha <= 1)) {
+    throw InvalidArgument("ogpsa: ProjectionOptions: alpha is " + std::to_string(options.alpha) +
+                          "; it must be in [0, 1]");
+  }
+  if (!std::isfinite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
+}
+
+namespace detail {
+
+template <class T>
+const char* needs_objectives(const ProjectionUnit<T>& unit) {
+  if (unit.options.mode == ProjectionMode::one_sided) return "one_sided";
+  if (unit.options.mode == ProjectionMode::conflicting) return "conflicting";
+  return nullptr;
+}
+
+/// \throws InvalidArgument when the unit's mode needs objectives that its subspace does not have.
+template <class T>
+void check_mode(const ProjectionUnit<T>& unit) {
+  check(unit.options);
+  const char* mode = needs_objectives(unit);
+  if (!mode) return;
+  const std::string where = "ogpsa: block '" + unit.name + "': projection mode " + mode;
+  const Index count = unit.objectives ? unit.objectives->cols() : 0;
+  if (!unit.objectives) {
+    throw InvalidArgument(where +
+                          " needs the signs of the reference objectives, which a structured subspace does not "
+                          "have; use the flat form or mode orthogonal");
+  }
+  if (unit.options.mode == ProjectionMode::conflicting && count != 1) {
+    throw InvalidArgument(where + " is defined for one objective, but the subspace has " + std::to_string(count) +
+                          "; use mode one_sided");
+  }
+  if (count == 0) {
+    throw InvalidArgument(where + " needs reference objectives, but the subspace has none; collect per objective");
+  }
+}
+
+/// Modes on the coefficients c of a gradient: what to keep of it and which coefficients to remove.
+template <class T>
+PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c) {
+  const auto& options = unit.options;
+  const Eigen::MatrixXd weighted = unit.weights.size() > 0 ? c.cwiseProduct(unit.weights).eval() : c;
+  const double sign = unit.direction == Direction::gradient ? 1.0 : -1.0;
+  switch (options.mode) {
+    case ProjectionMode::orthogonal:
+      return {1.0, options.alpha * weighted};
+    case ProjectionMode::inside:
+      return {0.0, -weighted};
+    case ProjectionMode::conflicting: {
+      const Eigen::VectorXd h = unit.objectives->col(0);
+      const double product = sign * h.dot(c.col(0));
+      if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
+      return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
+    }
+    case ProjectionMode::one_sided: {
+      const Eigen::VectorXd lambda = nonnegative_least_squares(*unit.objectives, -sign * c.col(0));
+      return {1.0, -options.alpha * sign * (*unit.objectives * lambda)};
+    }
+  }
+  throw InvalidArgument("ogpsa: unknown ProjectionMode");
+}
+
+template <class T>
+SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
+  const Eigen::VectorXd weights =
+      unit.weights.size() > 0 ? Eigen::VectorXd(unit.weights.col(0)) : Eigen::VectorXd::Ones(rank);
+  if (unit.options.mode == ProjectionMode::inside) return {0.0, -weights};
+  return {1.0, unit.options.alpha * weights};
+}
+
+template <class T, class B>
+[[noreturn]] void throw_non_finite(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {
+  throw NonFiniteError("ogpsa: block '" + unit.name +
+                       "': " + (unit.direction == Direction::gradient ? "gradient" : "step") + " element " +
+                       std::to_string(backend.first_non_finite(piece.tensor)) +
+                       " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
+                       "loss scale");
+}
+
+inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
+                                              const Eigen::MatrixXd& c) {
+  if (!objectives || objectives->size() == 0) {
+    return Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
+  }
+  const Eigen::VectorXd products = objectives->transpose() * c.col(0);
+  return (norms->array() > 0).select(products.array() / norms->array(), 0.0);
+}
+
+}  // namespace detail
+
+/// Projects many units in place: all coefficients first, one sum over the ranks, then all changes.
+/// \returns one result per unit
+/// \throws NonFiniteError (block, index) and InvalidArgument, both before anything is changed.
+template <class T, class B>
+requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& backend,
+                                                                   std::span<const ProjectionUnit<T>> units) {
+  std::vector<ProjectionPiece<T>> shared, sides;
+  std::vector<std::size_t> shared_unit, side_unit;
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    detail::check_mode(units[u]);
+    for (ProjectionPiece<T> piece : units[u].pieces) {
+      if (piece.tensor.size() == 0) continue;
+      if (piece.left.cols == 0 && piece.right.cols == 0) {  // the zero subspace, whatever its form
+        piece = {piece.tensor, piece.tensor.size(), 1, {nullptr, piece.tensor.size(), 0}, {}};
+      }
+      (piece.has_shared_coefficients() ? shared : sides).push_back(piece);
+      (piece.has_shared_coefficients() ? shared_unit : side_unit).push_back(u);
+    }
+  }
+  std::vector<PieceCoefficients> coefficients;
+  backend.coefficients(std::span<const ProjectionPiece<T>>(shared), coefficients);
+
+  // Sum over the pieces of a unit, then over the ranks, in one buffer.
+  std::vector<Eigen::MatrixXd> inner(units.size());
+  std::vector<double> sums;
+  std::vector<ProjectionResult> results(units.size());
+  for (std::size_t p = 0; p < shared.size(); ++p) {
+    if (!std::isfinite(coefficients[p].squared_norm) && backend.first_non_finite(shared[p].tensor) >= 0) {
+      detail::throw_non_finite(backend, units[shared_unit[p]], shared[p]);
+    }
+    auto& c = inner[shared_unit[p]];
+    c = c.cols() == 0 ? coefficients[p].inner : (c + coefficients[p].inner).eval();
+    results[shared_unit[p]].norm_before += coefficients[p].squared_norm;
+  }
+  for (std::size_t p = 0; p < sides.size(); ++p) {
+    if (backend.first_non_finite(sides[p].tensor) >= 0) {
+      detail::throw_non_finite(backend, units[side_unit[p]], sides[p]);
+    }
+  }
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    sums.insert(sums.end(), inner[u].data(), inner[u].data() + inner[u].size());
+    sums.push_back(results[u].norm_before);
+  }
+  backend.all_reduce(sums);
+  const double* next = sums.data();
+  std::vector<PieceChange> unit_changes(units.size());
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    std::copy(next, next + inner[u].size(), inner[u].data());
+    next += inner[u].size();
+    results[u].norm_before = *next++;
+    if (inner[u].cols() == 0) continue;  // a unit of one-sided pieces, or of none
+    results[u].norm_inside = inner[u].squaredNorm();
+    results[u].objective_coefficients =
+        detail::objective_coefficients(units[u].objectives, units[u].objective_norms, inner[u]);
+    unit_changes[u] = detail::decide(units[u], inner[u]);
+  }
+
+  std::vector<PieceChange> changes;
+  for (const std::size_t u : shared_unit) changes.push_back(unit_changes[u]);
+  std::vector<SideChange> side_changes;
+  for (std::size_t p = 0; p < sides.size(); ++p) {
+    side_changes.push_back(detail::decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
+  }
+  std::vector<PieceNorms> norms, side_norms;
+  backend.change(std::span<const ProjectionPiece<T>>(shared), std::span<const PieceChange>(changes), norms);
+  backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(side_changes),
+                      side_norms);
+  for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
+  for (std::size_t p = 0; p < sides.size(); ++p) {
+    results[side_unit[p]].norm_before += side_norms[p].before;
+    results[side_unit[p]].norm_after += side_norms[p].after;
+    results[side_unit[p]].norm_inside += side_norms[p].inside;
+  }
+  for (auto& result : results) {
+    result.norm_before = std::sqrt(result.norm_before);
+    result.norm_after = std::sqrt(result.norm_after);
+    result.norm_inside = std::sqrt(result.norm_inside);
+  }
+  return results;
+}
+
+namespace detail {
+
+template <class T, class B>
+ProjectionUnit<T> flat_unit(TensorView tensor, const Subspace<T, B>& subspace, const ProjectionOptions& options,
+                            Direction direction, const std::string& name) {
+  if (tensor.size() != subspace.dimension()) {
+    throw InvalidArgument("ogpsa: block '" + name + "' has " + std::to_string(tensor.size()) +
+                          " elements, but its subspace lies in R^" + std::to_string(subspace.dimension()));
+  }
+  return {.name = name,
+          .pieces = {{tensor, tensor.size(), 1, subspace.basis(), {}}},
+          .options = options,
+          .direction = direction,
+          .objectives = &subspace.objectives(),
+          .objective_norms = &subspace.objective_norms()};
+}
+
+}  // namespace detail
+
+/// Projects one gradient (any storage type, n elements) in place against a flat subspace of R^n; the arithmetic is in
+/// `T`. A zero-rank subspace changes nothing (mode `inside`: it leaves nothing).
+/// \throws InvalidArgument for a wrong size or option; NonFiniteError before anything is changed.
+template <class T, class B>
+ProjectionResult project(TensorView gradient, const Subspace<T, B>& subspace, const ProjectionOptions& options = {},
+                         Direction direction = Direction::gradient, const std::string& name = "gradient") {
+  const auto unit = detail::flat_unit(gradient, subspace, options, direction, name);
+  return project_units(subspace.backend(), std::span<const ProjectionUnit<T>>(&unit, 1)).front();
+}
+
+/// The same for an Eigen vector or matrix.
+template <class Derived, class T, class B>
+ProjectionResult project(Eigen::PlainObjectBase<Derived>& gradient, const Subspace<T, B>& subspace,
+                         const ProjectionOptions& options = {}) {
+  return project(view(gradient), subspace, options);
+}
+
+/// The same for contiguous memory.
+template <class S, class T, class B>
+requires is_storage_type<S> ProjectionResult project(std::span<S> gradient, const Subspace<T, B>& subspace,
+                                                     const ProjectionOptions& options = {}) {
+  return project(TensorView(gradient), subspace, options);
+}
+
+}  // namespace ogpsa

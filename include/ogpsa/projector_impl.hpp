@@ -1,0 +1,317 @@
+#pragma once
+
+#include "ogpsa/projector.hpp"
+
+/// \file
+/// Definitions of the members of Projector.
+
+namespace ogpsa {
+
+template <class T, class B>
+Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions options, B backend)
+    : blocks_(std::move(blocks)), options_(std::move(options)), backend_(std::move(backend)) {
+  detail::check_blocks(blocks_);
+  check(options_.projection);
+  check(options_.reference.rank);
+  check(options_.reference.structured);
+  if (options_.refresh_every < 1) {
+    throw InvalidArgument("ogpsa: refresh_every is " + std::to_string(options_.refresh_every) + "; use at least 1");
+  }
+  if (!(options_.forgetting > 0 && options_.forgetting <= 1)) {
+    throw InvalidArgument("ogpsa: forgetting is " + std::to_string(options_.forgetting) + "; it must be in (0, 1]");
+  }
+  const auto& rank = options_.reference.rank;
+  if (options_.policy == RefreshPolicy::streaming && rank.max_rank == 0 && rank.energy == 1) {
+    throw InvalidArgument(
+        "ogpsa: a streaming subspace without a limit grows at every refresh; set "
+        "reference.rank.max_rank (8, say) or reference.rank.energy below 1");
+  }
+  for (auto& shape : detail::make_units(blocks_, options_.granularity)) {
+    Unit unit{std::move(shape)};
+    const auto& first = blocks_[unit.blocks.front()];
+    if (unit.form == Form::flat) unit.flat = Subspace<T, B>(unit.dimension, backend_);
+    if (unit.has_input()) unit.input = Subspace<T, B>(first.cols, backend_);
+    if (unit.has_output()) unit.output = Subspace<T, B>(first.rows, backend_);
+    units_.push_back(std::move(unit));
+  }
+}
+
+template <class T, class B>
+void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index step) {
+  if (step < 0) throw InvalidArgument("ogpsa: finish_refresh at step " + std::to_string(step) + "; count from 0");
+  const bool any_inputs =
+      std::any_of(collected.sums_.begin(), collected.sums_.end(), [](const auto& sums) { return !sums.input.empty(); });
+  if (collected.weights_.empty() && !any_inputs) {
+    throw StateError("ogpsa: finish_refresh without a reference gradient; call add for every objective first");
+  }
+  for (std::size_t r = 0; r < collected.weights_.size(); ++r) {
+    if (collected.weights_[r] > 0) continue;
+    throw StateError("ogpsa: objective " + std::to_string(r) + " has no reference gradient, but objective " +
+                     std::to_string(collected.weights_.size() - 1) + " has; add at least one batch for each");
+  }
+  for (std::size_t u = 0; u < units_.size(); ++u) {  // before anything changes
+    const auto scan = backend_.scan_columns(MatrixView<const T>(collected.sums_[u].flat.view()));
+    if (scan.finite()) continue;
+    throw NonFiniteError("ogpsa: block '" + units_[u].name + "': the sum of reference gradients of objective " +
+                         std::to_string(scan.bad_col) + " overflowed at element " + std::to_string(scan.bad_row) +
+                         "; nothing was changed");
+  }
+  backend_.for_each(static_cast<Index>(units_.size()), [&](Index u) {
+    auto& unit = units_[static_cast<std::size_t>(u)];
+    auto& sums = collected.sums_[static_cast<std::size_t>(u)];
+    if (unit.form == Form::flat) finish_flat(unit, sums, collected.weights_);
+    if (unit.has_input()) finish_side(unit.input_factor, std::move(sums.input), unit.input, unit.input_mean);
+    if (unit.has_output()) finish_side(unit.output_factor, std::move(sums.output), unit.output, unit.output_mean);
+  });
+  last_refresh_ = step;
+}
+
+template <class T, class B>
+void Projector<T, B>::finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                  const std::vector<double>& weights) {
+  const auto& reference = options_.reference;
+  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
+  if (reference.collect == Collect::batch) {
+    if (!streaming) {
+      unit.flat = std::move(sums.batches);
+      return;
+    }
+    typename B::template Matrix<T> columns(unit.dimension, sums.batches.rank());
+    backend_.copy(sums.batches.basis(), columns.view());
+    const auto& values = sums.batches.singular_values();
+    backend_.scale_columns(columns.view(),
+                           std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
+    unit.flat.update(std::move(columns), options_.forgetting, reference.rank, {reference.method, false, unit.name});
+    return;
+  }
+  sums.flat.resize_columns(static_cast<Index>(weights.size()));
+  std::vector<double> factors;
+  std::vector<Index> objectives;
+  for (std::size_t r = 0; r < weights.size(); ++r) {
+    factors.push_back(1 / weights[r]);
+    objectives.push_back(static_cast<Index>(r));
+  }
+  backend_.scale_columns(sums.flat.view(), std::span<const double>(factors));
+  const EstimateOptions estimate{reference.method, reference.normalize, unit.name};
+  if (streaming) {
+    unit.flat.update(std::move(sums.flat), options_.forgetting, reference.rank, estimate, objectives);
+  } else {
+    unit.flat.replace(std::move(sums.flat), reference.rank, estimate);
+  }
+}
+
+template <class T, class B>
+void Projector<T, B>::finish_side(KroneckerFactor<T, B>& kept, KroneckerFactor<T, B> fresh, Subspace<T, B>& side,
+                                  double& mean) {
+  const auto& structured = options_.reference.structured;
+  if (options_.policy == RefreshPolicy::streaming) {
+    if (kept.dimension() > 0) fresh.absorb(kept, options_.forgetting);
+    kept = std::move(fresh);
+    side = kept.leading(structured.rank);
+    mean = kept.trace() / static_cast<double>(kept.dimension());
+  } else {
+    side = fresh.leading(structured.rank);
+    mean = fresh.trace() / static_cast<double>(fresh.dimension());
+  }
+}
+
+template <class T, class B>
+void Projector<T, B>::check_tensors(std::span<const ConstTensorView> tensors, const char* what) const {
+  if (tensors.size() != blocks_.size()) {
+    throw InvalidArgument("ogpsa: " + std::to_string(tensors.size()) + " " + what + "s for " +
+                          std::to_string(blocks_.size()) +
+                          " blocks; give one per block, in order (without data: left "
+                          "out)");
+  }
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto& block = blocks_[i];
+    const auto& t = tensors[i];
+    if (t.data == nullptr) continue;
+    if (t.rows != block.rows || t.cols != block.cols || t.layout != block.layout) {
+      throw InvalidArgument("ogpsa: block '" + block.name + "' is " + detail::size_text(block.rows, block.cols) +
+                            ", but its " + what + " is " + detail::size_text(t.rows, t.cols) +
+                            (t.layout != block.layout ? " in another layout" : ""));
+    }
+  }
+}
+
+template <class T, class B>
+std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const TensorView> tensors, Direction direction,
+                                                             Report& report) const {
+  if (!ready()) {
+    throw StateError("ogpsa: there is no subspace to project by yet; finish a refresh first (see refresh_due)");
+  }
+  std::vector<ProjectionUnit<T>> active;
+  for (const auto& unit : units_) {
+    auto projection =
+        detail::projection_unit(unit, tensors, options_.projection, options_.reference.structured.damping, direction);
+    if (projection.pieces.empty()) continue;
+    detail::check_mode(projection);
+    active.push_back(std::move(projection));
+    report.entries.push_back(entry(unit, {}));
+  }
+  return active;
+}
+
+template <class T, class B>
+Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction direction, Index step) const {
+  check_tensors({std::vector<ConstTensorView>(tensors.begin(), tensors.end())},
+                direction == Direction::gradient ? "gradient" : "step");
+  Report report{step, age(step), {}};
+  const auto active = active_units(tensors, direction, report);
+  auto results = project_units(backend_, std::span<const ProjectionUnit<T>>(active));
+  for (std::size_t i = 0; i < results.size(); ++i) report.entries[i].result = std::move(results[i]);
+  return report;
+}
+
+template <class T, class B>
+void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, const char* what) const {
+  backend_.for_each(static_cast<Index>(tensors.size()), [&](Index i) {
+    const auto& tensor = tensors[static_cast<std::size_t>(i)];
+    const Index bad = tensor.data ? backend_.first_non_finite(tensor) : -1;
+    if (bad < 0) return;
+    throw NonFiniteError("ogpsa: block '" + blocks_[static_cast<std::size_t>(i)].name + "': " + what + " element " +
+                         std::to_string(bad) + " is NaN or infinite; nothing was changed");
+  });
+}
+
+template <class T, class B>
+void Projector<T, B>::check_metric(std::span<const TensorView> steps, std::span<const ConstTensorView> metric) const {
+  if (options_.projection.mode != ProjectionMode::orthogonal) {
+    throw InvalidArgument("ogpsa: a projection in a metric needs mode orthogonal");
+  }
+  check_tensors(metric, "metric");
+  check_finite(metric, "metric");
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i].data == nullptr || blocks_[i].form != Form::flat) continue;
+    if (metric[i].data == nullptr) {
+      throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "' has a step but no metric");
+    }
+    const Index bad = backend_.first_not_positive(metric[i]);
+    if (bad < 0) continue;
+    throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "': metric element " + std::to_string(bad) +
+                          " is not positive; add Adam's eps");
+  }
+}
+
+template <class T, class B>
+Report Projector<T, B>::project_steps(std::span<const TensorView> steps, std::span<const ConstTensorView> metric,
+                                      Index step) const {
+  const std::vector<ConstTensorView> views(steps.begin(), steps.end());
+  check_tensors(views, "step");
+  check_finite(views, "step");
+  check_metric(steps, metric);
+  std::vector<TensorView> structured(steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (blocks_[i].form != Form::flat) structured[i] = steps[i];
+  }
+  Report report = project(structured, Direction::step, step);
+  for (const auto& unit : units_) {
+    if (unit.form != Form::flat) continue;
+    const bool given =
+        std::any_of(unit.blocks.begin(), unit.blocks.end(), [&](std::size_t i) { return steps[i].data != nullptr; });
+    if (given) report.entries.push_back(entry(unit, project_in_metric(unit, steps, metric)));
+  }
+  return report;
+}
+
+template <class T, class B>
+ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<const TensorView> steps,
+                                                    std::span<const ConstTensorView> metric) const {
+  const auto euclidean = detail::projection_unit(unit, steps, options_.projection, 0.0, Direction::step);
+  std::vector<PieceCoefficients> parts;
+  const auto inner = [&] {
+    backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
+    PieceCoefficients sum{Eigen::MatrixXd::Zero(unit.flat.rank(), 1), 0};
+    for (const auto& part : parts) {
+      sum.inner += part.inner;
+      sum.squared_norm += part.squared_norm;
+    }
+    std::vector<double> buffer(sum.inner.data(), sum.inner.data() + sum.inner.size());
+    buffer.push_back(sum.squared_norm);
+    backend_.all_reduce(buffer);
+    std::copy(buffer.begin(), buffer.end() - 1, sum.inner.data());
+    sum.squared_norm = buffer.back();
+    return sum;
+  };
+  PieceCoefficients now = inner();
+  ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), now.inner.norm(),
+                          detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
+  if (unit.flat.rank() == 0) return result;
+  // Z = P^-1 Q, one unit at a time.
+  typename B::template Matrix<T> scaled(unit.dimension, unit.flat.rank());
+  backend_.copy(unit.flat.basis(), scaled.view());
+  auto pieces = euclidean.pieces;
+  for (std::size_t i = 0, p = 0; i < unit.blocks.size(); ++i) {
+    const std::size_t block = unit.blocks[i];
+    const auto rows = scaled.view().row_range(unit.offsets[i], blocks_[block].size());
+    if (steps[block].data == nullptr) continue;
+    backend_.divide_rows(rows, metric[block]);
+    pieces[p++].left = rows;
+  }
+  const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
+  const Eigen::VectorXd scale = gram.diagonal().cwiseSqrt().cwiseInverse();
+  const Eigen::MatrixXd equilibrated = scale.asDiagonal() * gram * scale.asDiagonal();
+  const Eigen::LDLT<Eigen::MatrixXd> solver((equilibrated + equilibrated.transpose()) / 2);
+  // A badly scaled metric may need a second round before Q^T D is zero to rounding.
+  const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
+  std::vector<PieceNorms> norms;
+  for (int round = 0; round < 3 && now.inner.norm() > target; ++round) {
+    const Eigen::MatrixXd y = scale.asDiagonal() * solver.solve(scale.asDiagonal() * now.inner);
+    const double alpha = round == 0 ? options_.projection.alpha : 1.0;
+    const std::vector<PieceChange> changes(pieces.size(), PieceChange{1.0, alpha * y});
+    backend_.change(std::span<const ProjectionPiece<T>>(pieces), std::span<const PieceChange>(changes), norms);
+    now = inner();
+    if (options_.projection.alpha != 1.0) break;
+  }
+  result.norm_after = std::sqrt(now.squared_norm);
+  return result;
+}
+
+template <class T, class B>
+Report Projector<T, B>::project_weights(std::span<const ConstTensorView> before, std::span<const TensorView> after,
+                                        std::span<const ConstTensorView> metric, Index step) const {
+  check_tensors(before, "snapshot");
+  check_tensors({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight");
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    if ((after[i].data == nullptr) == (before[i].data == nullptr) && after[i].dtype == before[i].dtype) continue;
+    throw InvalidArgument("ogpsa: block '" + blocks_[i].name +
+                          "': weights and their snapshot must both be given, in one data type");
+  }
+  // Whatever can go wrong does so before the weights are touched.
+  Report ignored;
+  active_units(after, Direction::step, ignored);
+  check_finite(before, "snapshot");
+  check_finite({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight after the step");
+  if (!metric.empty()) check_metric(after, metric);
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    if (after[i].data != nullptr) backend_.subtract_tensor(after[i], before[i]);
+  }
+  Report report = metric.empty() ? project_steps(after, step) : project_steps(after, metric, step);
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    if (after[i].data != nullptr) backend_.add_tensor(after[i], before[i]);
+  }
+  return report;
+}
+
+template <class T, class B>
+const detail::Unit<T, B>& Projector<T, B>::unit_of(const std::string& block, Form form) const {
+  for (const auto& unit : units_) {
+    for (const std::size_t i : unit.blocks) {
+      if (blocks_[i].name != block) continue;
+      if ((unit.form == Form::flat) == (form == Form::flat)) return unit;
+      throw InvalidArgument("ogpsa: block '" + block + "' has the form " + detail::form_name(unit.form));
+    }
+  }
+  throw InvalidArgument("ogpsa: there is no block '" + block + "'");
+}
+
+template <class T, class B>
+const Subspace<T, B>& Projector<T, B>::subspace(const std::string& block, Side side) const {
+  const auto& unit = unit_of(block, Form::both);
+  if (side == Side::input ? unit.has_input() : unit.has_output()) return side == Side::input ? unit.input : unit.output;
+  throw InvalidArgument("ogpsa: block '" + block + "' is not protected on its " +
+                        (side == Side::input ? "input" : "output") + " side");
+}
+
+}  // namespace ogpsa

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "ogpsa/tensor_view.hpp"
+
+namespace ogpsa {
+
+/// How many directions to keep. All limits hold together; the defaults keep every direction above rounding.
+struct RankOptions {
+  /// At most so many directions; 0: no such limit.
+  Index max_rank = 0;
+  /// At most this share of the ambient dimension, in (0, 1], rounded up.
+  double max_share = 1.0;
+  /// Keep the fewest directions whose squared singular values hold this fraction tau of the total, in (0, 1].
+  double energy = 1.0;
+  /// Drop singular values at or below this multiple of the largest; negative: `default_relative_tolerance`.
+  double relative_tolerance = -1.0;
+};
+
+/// The default relative tolerance for a matrix of `cols` columns stored as `T`: what rounding its entries alone can
+/// add to a singular value (about u sqrt(cols)), with a margin of 8.
+template <class T>
+double default_relative_tolerance(Index cols) {
+  const double u = static_cast<double>(std::numeric_limits<T>::epsilon()) / 2;
+  return 8 * u * std::sqrt(static_cast<double>(std::max<Index>(cols, 1)));
+}
+
+/// \throws InvalidArgument for a limit outside its range.
+inline void check(const RankOptions& options) {
+  const auto fail = [](const std::string& what) { throw InvalidArgument("ogpsa: RankOptions: " + what); };
+  if (options.max_rank < 0) {
+    fail("max_rank is " + std::to_string(options.max_rank) + "; use 0 for no limit, or a positive number");
+  }
+  if (!(options.max_share > 0 && options.max_share <= 1)) {
+    fail("max_share is " + std::to_string(options.max_share) + "; it must be in (0, 1]");
+  }
+  if (!(options.energy > 0 && options.energy <= 1)) {
+    fail("energy is " + std::to_string(options.energy) + "; it must be in (0, 1]");
+  }
+  if (!(options.relative_tolerance < 1)) {
+    fail("relative_tolerance is " + std::to_string(options.relative_tolerance) + "; it must be below 1");
+  }
+}
+
+/// Number of leading singular values to keep.
+/// \param singular_values  descending, non-negative
+/// \param dimension        length of the singular vectors
+/// \param tolerance        used when `options.relative_tolerance` is negative
+inline Index select_rank(const Eigen::VectorXd& singular_values, Index dimension, double tolerance,
+                         const RankOptions& options) {
+  check(options);
+  const Index available = singular_values.size();
+  if (available == 0 || !(singular_values(0) > 0)) return 0;
+  const double largest = singular_values(0);
+  const double threshold = options.relative_tolerance < 0 ? tolerance : options.relative_tolerance;
+  Index rank = 0;
+  while (rank < available && singular_values(rank) > threshold * largest) ++rank;
+  if (options.energy < 1) {
+    const Eigen::VectorXd squares = (singular_values / largest).array().square();
+    const double wanted = options.energy * squares.sum();
+    double sum = 0;
+    Index k = 0;
+    while (k < rank && sum < wanted) sum += squares(k++);
+    rank = k;
+  }
+  if (options.max_share < 1) {
+    const double most = std::ceil(options.max_share * static_cast<double>(dimension) - 1e-9);
+    rank = std::min(rank, std::max<Index>(1, static_cast<Index>(most)));
+  }
+  if (options.max_rank > 0) rank = std::min(rank, options.max_rank);
+  return rank;
+}
+
+}  // namespace ogpsa

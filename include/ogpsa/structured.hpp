@@ -1,0 +1,190 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+
+#include "ogpsa/subspace.hpp"
+
+/// \file
+/// Structured subspaces: the subspace of one side of a weight matrix W (m x n, y = W x) instead of the flattened
+/// tensor. Its basis has n x k (input side) or m x k (output side) elements.
+
+namespace ogpsa {
+
+/// Which part of a block is protected.
+enum class Form {
+  flat,    ///< the whole tensor as one vector (OGPSA)
+  input,   ///< D <- D (I - M M^T): answers to inputs in span(M) stay (OWM, GPM, Adam-NSCL)
+  output,  ///< D <- (I - L L^T) D
+  both,    ///< D <- D - L L^T D M M^T: only what lies in both is removed
+};
+
+/// Where the second moment of a side comes from.
+enum class MomentSource {
+  gradients,  ///< sums of G^T G (input side) and G G^T (output side) over reference batches
+  inputs,     ///< the input side from the layer's inputs, given by the caller; the output side from gradients
+};
+
+struct StructuredOptions {
+  /// By count, share of the dimension, or energy.
+  RankOptions rank = {.max_share = 0.3};
+  MomentSource source = MomentSource::gradients;
+  /// 0: hard. Otherwise direction i is removed by a_i / (a_i + damping * mean eigenvalue) (a_i b_j for both sides).
+  double damping = 0.0;
+  /// Sides longer than this are kept as an incremental low-rank factor instead of an n x n matrix.
+  Index dense_limit = 4096;
+};
+
+/// \throws InvalidArgument for an option outside its range.
+inline void check(const StructuredOptions& options) {
+  check(options.rank);
+  if (!(options.damping >= 0 && std::isfinite(options.damping))) {
+    throw InvalidArgument("ogpsa: StructuredOptions: damping is " + std::to_string(options.damping) +
+                          "; it must be 0 or positive");
+  }
+}
+
+enum class Side { input, output };
+
+/// The second-moment matrix of one side of a block, A = sum x x^T (n x n), a Kronecker factor of its curvature
+/// (K-FAC; Martens and Grosse 2015): summed densely, or for long sides as a rank-k factor of the same stream (Brand's
+/// update). Input must be finite.
+template <class T, class B = EigenBackend>
+class KroneckerFactor {
+ public:
+  using Matrix = typename B::template Matrix<T>;
+
+  KroneckerFactor() = default;
+  /// \param dimension  n
+  /// \param options    `rank` says how many directions a long side's factor keeps (twice as many as asked for)
+  KroneckerFactor(Index dimension, const StructuredOptions& options, B backend = {})
+      : backend_(std::move(backend)), dimension_(dimension), dense_(dimension <= options.dense_limit) {
+    if (dense_) {
+      moment_ = Matrix(dimension, dimension);
+    } else {
+      stream_ = Subspace<T, B>(dimension, backend_);
+      kept_ = options.rank;
+      kept_.energy = 1;
+      kept_.max_rank *= 2;
+      kept_.max_share = std::min(1.0, 2 * kept_.max_share);
+    }
+  }
+
+  Index dimension() const { return dimension_; }
+  bool dense() const { return dense_; }
+  double trace() const { return trace_; }
+  bool empty() const { return !(trace_ > 0); }
+  const Matrix& moment() const { return moment_; }
+  const Subspace<T, B>& stream() const { return stream_; }
+
+  /// A <- A + weight G^T G (input side) or weight G G^T (output side) for a gradient or any m x n matrix G. The rows
+  /// of a matrix of inputs X (samples x n) are such a G for the input side.
+  /// \throws InvalidArgument when the side has another length.
+  void add(ConstTensorView g, Side side, double weight = 1.0) {
+    const Index length = side == Side::input ? g.cols : g.rows;
+    if (length != dimension_) {
+      throw InvalidArgument("ogpsa: a matrix of " + detail::size_text(g.rows, g.cols) + " does not fit a side of " +
+                            std::to_string(dimension_));
+    }
+    const bool fast_side = (side == Side::input) == (g.layout == Layout::row_major);
+    if (dense_) {
+      backend_.add_outer(moment_.view(), g, weight, fast_side);
+      trace_ = dense_trace();
+    } else {
+      fold(g, fast_side, weight);
+    }
+  }
+
+  /// A <- A + weight X^T X for a Gram matrix (n x n) that the caller summed.
+  /// \throws InvalidArgument for another size, or a side that is not kept densely.
+  void add_gram(ConstTensorView gram, double weight = 1.0) {
+    if (gram.rows != dimension_ || gram.cols != dimension_ || !dense_) {
+      throw InvalidArgument("ogpsa: a Gram matrix of " + detail::size_text(gram.rows, gram.cols) + " does not fit a " +
+                            (dense_ ? "dense" : "low-rank") + " side of " + std::to_string(dimension_) +
+                            "; give the rows of X, or raise dense_limit");
+    }
+    backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram, weight);
+    trace_ = dense_trace();
+  }
+
+  /// The leading eigenvectors of A and the square roots of their eigenvalues.
+  Subspace<T, B> leading(const RankOptions& rank) const {
+    if (empty()) return Subspace<T, B>(dimension_, backend_);
+    if (!dense_) {
+      Subspace<T, B> result = stream_;
+      result.truncate(rank);
+      return result;
+    }
+    const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
+    Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
+    if (rank.max_rank > 0) most = std::min(most, rank.max_rank);
+    Matrix vectors(dimension_, most);
+    const Eigen::VectorXd eigenvalues = backend_.eigenvectors(MatrixView<const T>(moment_.view()), vectors.view());
+    const Eigen::VectorXd singular = eigenvalues.cwiseMax(0.0).cwiseSqrt();
+    // Eigenvalues are known to u times the largest: half of the digits of the singular values.
+    const double tolerance = std::sqrt(default_relative_tolerance<T>(dimension_));
+    const Index k = std::min(most, select_rank(singular, dimension_, tolerance, rank));
+    vectors.resize_columns(k);
+    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(k, k);
+    detail::polish(backend_, vectors.view(), ignored);
+    return Subspace<T, B>::from_parts(std::move(vectors), singular.head(k), {}, {}, backend_);
+  }
+
+  /// A <- A + gamma^2 A_old, for a factor of the same side.
+  void absorb(const KroneckerFactor& old, double gamma) {
+    if (dense_) {
+      backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1),
+                          {old.moment_.data(), dtype_of<T>(), 1, dimension_ * dimension_}, gamma * gamma);
+    } else {
+      Matrix columns(dimension_, old.stream_.rank());
+      backend_.copy(old.stream_.basis(), columns.view());
+      const Eigen::VectorXd values = gamma * old.stream_.singular_values();
+      backend_.scale_columns(columns.view(),
+                             std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
+      stream_.update(std::move(columns), 1.0, kept_);
+    }
+    trace_ += gamma * gamma * old.trace_;
+  }
+  /// For state: takes over what `moment`, `stream` and `trace` gave.
+  void restore(Matrix moment, Subspace<T, B> stream, double trace) {
+    moment_ = std::move(moment);
+    stream_ = std::move(stream);
+    trace_ = trace;
+  }
+
+ private:
+  static constexpr Index fold_columns = 64;  // columns folded in at a time
+
+  double dense_trace() const {
+    double sum = 0;
+    std::vector<double> value(1);
+    for (Index i = 0; i < dimension_; ++i) {
+      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<double>(value));
+      sum += value[0];
+    }
+    return sum;
+  }
+  void fold(ConstTensorView g, bool fast_side, double weight) {
+    const Index across = fast_side ? g.slow() : g.fast();
+    for (Index first = 0; first < across; first += fold_columns) {
+      const Index count = std::min(fold_columns, across - first);
+      Matrix columns(dimension_, count);
+      backend_.load_side(g, fast_side, first, columns.view());
+      const std::vector<double> factors(static_cast<std::size_t>(count), std::sqrt(weight));
+      backend_.scale_columns(columns.view(), std::span<const double>(factors));
+      trace_ += backend_.gram(MatrixView<const T>(columns.view()), MatrixView<const T>(columns.view())).trace();
+      stream_.update(std::move(columns), 1.0, kept_);
+    }
+  }
+
+  B backend_;
+  Index dimension_ = 0;
+  bool dense_ = true;
+  Matrix moment_;
+  Subspace<T, B> stream_;
+  RankOptions kept_;
+  double trace_ = 0;
+};
+
+}  // namespace ogpsa

@@ -1,0 +1,300 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/thin_svd.hpp"
+
+namespace ogpsa {
+
+/// How a subspace is estimated from a matrix of reference gradients.
+struct EstimateOptions {
+  Orthonormalization method = Orthonormalization::automatic;
+  /// Scale each column to unit length first, as OGPSA does with its mean gradients: then each weighs the same in
+  /// `RankOptions::energy` and against the tolerance.
+  bool normalize_columns = false;
+  /// Named in error messages.
+  std::string name = {};
+};
+
+/// A low-rank subspace of R^n in the flat form: an orthonormal basis Q (n x k), with the singular values (k) of the
+/// gradients it stands for, and the coordinates in Q of its reference objectives (k x K).
+///
+/// Contract: max |Q^T Q - I| <= 16 u after the estimate and after any number of updates, u the unit roundoff of `T`.
+/// Updates have the strong guarantee: where one throws, the subspace is as it was.
+template <class T, class B = EigenBackend>
+class Subspace {
+ public:
+  using Matrix = typename B::template Matrix<T>;
+
+  Subspace() = default;
+  /// The zero subspace of R^dimension; projecting by it changes nothing.
+  explicit Subspace(Index dimension, B backend = {}) : backend_(std::move(backend)), basis_(dimension, 0) {}
+
+  Index dimension() const { return basis_.rows(); }
+  Index rank() const { return basis_.cols(); }
+  /// Q (n x k), orthonormal columns in the order of the singular values.
+  MatrixView<const T> basis() const { return basis_.view(); }
+  /// Singular values (k), descending, of the gradients so far (weighted by forgetting).
+  const Eigen::VectorXd& singular_values() const { return singular_values_; }
+  /// Q^T h_r (k x K) of the reference objectives h_1 .. h_K: the columns of the last `replace`, or those set by
+  /// `update`.
+  const Eigen::MatrixXd& objectives() const { return objectives_; }
+  /// Norms |h_r| (K) of the reference objectives, of which Q may hold only a part.
+  const Eigen::VectorXd& objective_norms() const { return objective_norms_; }
+  const B& backend() const { return backend_; }
+
+  /// Estimates the subspace anew from the columns of `gradients` (n x m, consumed), by the thin SVD.
+  /// \throws InvalidArgument for a wrong number of rows; NonFiniteError; NumericalError (see Orthonormalization).
+  void replace(Matrix gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
+    ogpsa::check(rank);
+    Columns columns = prepare(gradients, options);
+    QrFactor qr = orthonormalize(backend_, gradients.view(), options.method);
+    const Eigen::MatrixXd coordinates = columns.unscale(qr.r);
+    const auto svd = detail::small_svd(coordinates);
+    const Index k = select_rank(svd.s, dimension(), default_relative_tolerance<T>(qr.r.cols()), rank);
+    const Eigen::MatrixXd rotation = svd.u.leftCols(k);
+    rotate(gradients, qr.rank, rotation);
+    basis_ = std::move(gradients);
+    singular_values_ = svd.s.head(k);
+    objectives_ = rotation.transpose() * coordinates;
+    objective_norms_ = std::move(columns.norms);
+  }
+
+  /// Adds the directions of `columns` (n x p, consumed) that the subspace does not hold yet; none is forgotten.
+  /// \throws as `replace`.
+  void append(Matrix columns, const std::string& name = {}) {
+    fold(std::move(columns), 1.0, nullptr, {.name = name}, {});
+  }
+
+  /// Brand's block update of a truncated SVD (Brand 2006; with forgetting as in Ross et al. 2008): the best rank-k
+  /// approximation of [gamma Q diag(s), columns].
+  /// \param columns     new gradients (n x p, consumed)
+  /// \param forgetting  gamma in (0, 1]: the weight of what was there
+  /// \param objectives  which objective each new column is the latest gradient of (empty: none; -1: no objective)
+  /// \throws as `replace`.
+  void update(Matrix columns, double forgetting = 1.0, const RankOptions& rank = {},
+              const EstimateOptions& options = {}, std::span<const Index> objectives = {}) {
+    if (!(forgetting > 0 && forgetting <= 1)) {
+      throw InvalidArgument("ogpsa: the forgetting factor is " + std::to_string(forgetting) + "; it must be in (0, 1]");
+    }
+    ogpsa::check(rank);
+    fold(std::move(columns), forgetting, &rank, options, objectives);
+  }
+
+  /// The subspace of both sets of gradients. The objectives stay those of this subspace.
+  /// \throws InvalidArgument when the dimensions differ.
+  void merge(const Subspace& other, const RankOptions& rank = {}) {
+    if (other.dimension() != dimension()) {
+      throw InvalidArgument("ogpsa: cannot merge a subspace of R^" + std::to_string(other.dimension()) +
+                            " into one of R^" + std::to_string(dimension()));
+    }
+    Matrix columns = other.basis_;
+    backend_.scale_columns(columns.view(), {other.singular_values_.data(), static_cast<std::size_t>(other.rank())});
+    update(std::move(columns), 1.0, rank);
+  }
+
+  /// Keeps the leading directions only.
+  void truncate(const RankOptions& rank) {
+    keep_leading(select_rank(singular_values_, dimension(), default_relative_tolerance<T>(this->rank()), rank));
+  }
+
+  /// Takes over a basis that is orthonormal already (n x k), with its singular values and objectives.
+  /// \throws InvalidArgument when sizes differ, a value is not finite, or max |Q^T Q - I| > 16 u.
+  static Subspace from_parts(Matrix basis, Eigen::VectorXd singular_values, Eigen::MatrixXd objectives = {},
+                             Eigen::VectorXd objective_norms = {}, B backend = {});
+
+ private:
+  /// What was done to the columns before they were factorised.
+  struct Columns {
+    Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
+    Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
+    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const { return r * factors.asDiagonal(); }
+  };
+
+  Columns prepare(Matrix& gradients, const EstimateOptions& options) const;
+  void fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
+            std::span<const Index> objectives);
+  void set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added, const Eigen::VectorXd& norms,
+                      std::span<const Index> slots);
+
+  /// The first `cols` columns of q, times a matrix with orthonormal columns, become all of q.
+  void rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
+    if (rotation.cols() > 0) backend_.multiply(q.view().columns(0, cols), rotation);
+    q.resize_columns(rotation.cols());
+    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(rotation.cols(), rotation.cols());
+    detail::polish(backend_, q.view(), ignored);
+  }
+  void keep_leading(Index k) {
+    basis_.resize_columns(k);
+    singular_values_.conservativeResize(k);
+    if (objectives_.size() > 0) objectives_.conservativeResize(k, Eigen::NoChange);
+  }
+
+  B backend_;
+  Matrix basis_;
+  Eigen::VectorXd singular_values_;
+  Eigen::MatrixXd objectives_;
+  Eigen::VectorXd objective_norms_;
+};
+
+template <class T, class B>
+auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) const -> Columns {
+  const std::string where = options.name.empty() ? "" : " of block '" + options.name + "'";
+  if (gradients.rows() != dimension()) {
+    throw InvalidArgument("ogpsa: reference gradients" + where + " have " + std::to_string(gradients.rows()) +
+                          " elements, but the subspace lies in R^" + std::to_string(dimension()));
+  }
+  const Index m = gradients.cols();
+  const ColumnScan scan = backend_.scan_columns(MatrixView<const T>(gradients.view()));
+  if (!scan.finite()) {
+    throw NonFiniteError("ogpsa: reference gradients" + where + ": element " + std::to_string(scan.bad_row) +
+                         " of column " + std::to_string(scan.bad_col) +
+                         " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
+  }
+  // Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
+  Columns columns{Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
+  std::vector<double> scale(static_cast<std::size_t>(m), 1.0);
+  bool extreme = false;
+  for (Index j = 0; j < m; ++j) {
+    const double largest = scan.max_abs[static_cast<std::size_t>(j)];
+    if (largest == 0 || (largest > 1e-12 && largest < 1e12)) continue;
+    extreme = true;
+    columns.factors(j) = std::ldexp(1.0, std::ilogb(largest));
+    scale[static_cast<std::size_t>(j)] = 1 / columns.factors(j);
+  }
+  if (extreme) backend_.scale_columns(gradients.view(), std::span<const double>(scale));
+  for (Index j = 0; j < m; ++j) {
+    const auto column = MatrixView<const T>(gradients.view()).columns(j, 1);
+    const double norm = std::sqrt(backend_.gram(column, column)(0, 0));
+    if (options.normalize_columns) columns.factors(j) = norm > 0 ? 1 / norm : 0.0;
+    columns.norms(j) = norm * columns.factors(j);
+  }
+  return columns;
+}
+
+template <class T, class B>
+void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
+                          std::span<const Index> objectives) {
+  const Columns prepared = prepare(columns, options);
+  const Index k = this->rank();
+  const Index p = columns.cols();
+  if (p == 0) return;
+  const MatrixView<const T> q = basis_.view();
+  // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
+  std::vector<double> norms(static_cast<std::size_t>(p));
+  for (Index j = 0; j < p; ++j) {
+    const double factor = prepared.factors(j);
+    norms[static_cast<std::size_t>(j)] = factor > 0 ? prepared.norms(j) / factor : 0.0;
+  }
+  Eigen::MatrixXd c = Eigen::MatrixXd::Zero(k, p);
+  for (int pass = 0; pass < 2 && k > 0; ++pass) {
+    const Eigen::MatrixXd correction = backend_.gram(q, MatrixView<const T>(columns.view()));
+    backend_.subtract_product(columns.view(), q, correction);
+    c += correction;
+  }
+  const QrFactor qr = orthonormalize(backend_, columns.view(), options.method, default_relative_tolerance<T>(k + p),
+                                     std::span<const double>(norms));
+  const MatrixView<T> added = columns.view().columns(0, qr.rank);
+  if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
+    backend_.subtract_product(added, q, backend_.gram(q, MatrixView<const T>(added)));
+    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(qr.rank, qr.rank);
+    detail::polish(backend_, added, ignored);
+  }
+  Eigen::MatrixXd coordinates(k + qr.rank, p);
+  coordinates << prepared.unscale(c), prepared.unscale(qr.r);
+  Eigen::MatrixXd core = Eigen::MatrixXd::Zero(k + qr.rank, k + p);
+  core.topLeftCorner(k, k) = (forgetting * singular_values_).asDiagonal();
+  core.rightCols(p) = coordinates;
+  const auto svd = detail::small_svd(core);
+  const Index found = svd.s.size();
+  const Index kept = rank ? select_rank(svd.s, dimension(), default_relative_tolerance<T>(k + p), *rank) : found;
+  const Eigen::MatrixXd rotation = svd.u.leftCols(kept);
+
+  Matrix basis = basis_;
+  basis.resize_columns(k + qr.rank);
+  if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis.view().columns(k, qr.rank));
+  rotate(basis, k + qr.rank, rotation);
+  Eigen::MatrixXd old = Eigen::MatrixXd::Zero(k + qr.rank, objectives_.cols());
+  if (old.size() > 0) old.topRows(k) = objectives_;
+  basis_ = std::move(basis);
+  singular_values_ = svd.s.head(kept);
+  set_objectives(rotation.transpose() * old, rotation.transpose() * coordinates, prepared.norms, objectives);
+}
+
+template <class T, class B>
+void Subspace<T, B>::set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added,
+                                    const Eigen::VectorXd& norms, std::span<const Index> slots) {
+  Index count = rotated.cols();
+  for (const Index slot : slots) count = std::max(count, slot + 1);
+  objectives_ = Eigen::MatrixXd::Zero(this->rank(), count);
+  objectives_.leftCols(rotated.cols()) = rotated;
+  const Index before = objective_norms_.size();
+  objective_norms_.conservativeResize(count);
+  objective_norms_.tail(count - before).setZero();
+  for (std::size_t j = 0; j < slots.size(); ++j) {
+    if (slots[j] < 0) continue;
+    objectives_.col(slots[j]) = added.col(static_cast<Index>(j));
+    objective_norms_(slots[j]) = norms(static_cast<Index>(j));
+  }
+}
+
+template <class T, class B>
+Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular_values, Eigen::MatrixXd objectives,
+                                          Eigen::VectorXd objective_norms, B backend) {
+  const Index k = basis.cols();
+  if (singular_values.size() != k || (objectives.size() > 0 && objectives.rows() != k) ||
+      objective_norms.size() != objectives.cols()) {
+    throw InvalidArgument("ogpsa: a basis of " + detail::size_text(basis.rows(), k) + " needs " + std::to_string(k) +
+                          " singular values and objectives of " + std::to_string(k) + " rows, but has " +
+                          std::to_string(singular_values.size()) + " and " +
+                          detail::size_text(objectives.rows(), objectives.cols()));
+  }
+  const auto q = MatrixView<const T>(basis.view());
+  const double error = detail::distance_from_identity(backend.gram(q, q));
+  if (!(error <= 16 * detail::unit_roundoff<T>())) {
+    throw InvalidArgument("ogpsa: the columns of a basis of " + detail::size_text(basis.rows(), k) +
+                          " are not orthonormal (max |Q^T Q - I| = " + std::to_string(error) +
+                          "); use Subspace::replace to make them so");
+  }
+  Subspace result(basis.rows(), std::move(backend));
+  result.basis_ = std::move(basis);
+  result.singular_values_ = std::move(singular_values);
+  result.objectives_ = std::move(objectives);
+  result.objective_norms_ = std::move(objective_norms);
+  return result;
+}
+
+/// Subspace of the reference gradients in the columns of an Eigen matrix (n x m, float or double).
+///
+///     auto subspace = ogpsa::estimate(reference_gradients, {.max_rank = 2});
+///     ogpsa::project(gradient, subspace);
+///
+/// \throws NonFiniteError; NumericalError (see Orthonormalization).
+template <class B = EigenBackend, class Derived>
+auto estimate(const Eigen::MatrixBase<Derived>& gradients, const RankOptions& rank = {},
+              const EstimateOptions& options = {}) {
+  using T = typename Derived::Scalar;
+  typename B::template Matrix<T> columns(gradients.rows(), gradients.cols());
+  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>(columns.data(), gradients.rows(), gradients.cols()) =
+      gradients;
+  Subspace<T, B> subspace(gradients.rows());
+  subspace.replace(std::move(columns), rank, options);
+  return subspace;
+}
+
+/// The same from plain memory: a column-major matrix of `n x m`.
+template <class T, class B = EigenBackend>
+requires(std::is_same_v<std::remove_const_t<T>, float> || std::is_same_v<std::remove_const_t<T>, double>) auto estimate(
+    MatrixView<T> gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}, B backend = {}) {
+  using S = std::remove_const_t<T>;
+  typename B::template Matrix<S> columns(gradients.rows, gradients.cols);
+  backend.copy(MatrixView<const S>(gradients), columns.view());
+  Subspace<S, B> subspace(gradients.rows, backend);
+  subspace.replace(std::move(columns), rank, options);
+  return subspace;
+}
+
+}  // namespace ogpsa
