@@ -68,7 +68,8 @@ struct PieceNorms {
 /// Results must not depend on the number of threads. `all_reduce` adds a buffer over the ranks of a sharded run.
 template <class B, class T>
 concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, MatrixView<T> a, MatrixView<const T> q,
-                           const Eigen::MatrixXd& small, std::span<const double> factors, std::span<double> sums,
+                           const Eigen::MatrixXd& small, std::span<const double> factors,
+                           std::span<T> host, std::span<const T> const_host, std::span<double> sums,
                            std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
                            std::span<const SideChange> side_changes, ConstTensorView tensor, double weight,
                            std::vector<PieceCoefficients>& coefficients, std::vector<PieceNorms>& norms) {
@@ -78,8 +79,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.copy(q, a);                                            // a <- q
   b.load(tensor, a);                                       // a <- tensor's memory (of a.rows x a.cols), converted
   b.load_side(tensor, bool{}, Index{}, a);                 // a <- columns of X (fast side) or X^T from the given one on
-  b.to_host(q, sums);                                      // column-major, as double
-  b.from_host(factors, a);
+  b.to_host(q, host);                                      // column-major
+  b.from_host(const_host, a);
   // Tall matrices
   { b.scan_columns(q) } -> std::same_as<ColumnScan>;
   { b.first_non_finite(tensor) } -> std::same_as<Index>;   // -1 when all are finite

@@ -91,6 +91,11 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
     unit.offsets.push_back(unit.dimension);
     unit.dimension += block.size();
   }
+  std::map<std::string, bool> names;
+  for (const auto& unit : units) {
+    if (names.emplace(unit.name, true).second) continue;
+    throw InvalidArgument("ogpsa: '" + unit.name + "' names both a group and a block that is not in it; rename one");
+  }
   return units;
 }
 

@@ -21,7 +21,8 @@
 //
 #include "ogpsa/structured.hpp"
 
-// Projection of one gradient and its modes; a whole model, with refresh, diagnostics.
+// Projection of one gradient and its modes; a whole model, with refresh, diagnostics and state.
 #include "ogpsa/projection.hpp"
 #include "ogpsa/projector.hpp"
+#include "ogpsa/state.hpp"
 #include "ogpsa/version.hpp"

@@ -37,9 +37,10 @@ constexpr double unit_roundoff() {
   return static_cast<double>(std::numeric_limits<T>::epsilon()) / 2;
 }
 
-/// max |G - I|
+/// max |G - I|; infinite where G is not finite.
 inline double distance_from_identity(const Eigen::MatrixXd& gram) {
   if (gram.size() == 0) return 0;
+  if (!gram.allFinite()) return std::numeric_limits<double>::infinity();
   return (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
 }
 

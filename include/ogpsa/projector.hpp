@@ -10,6 +10,11 @@
 
 namespace ogpsa {
 
+namespace detail {
+template <class T, class B>
+struct StateAccess;  // state.hpp
+}
+
 /// What a new set of reference gradients does to the subspaces that are there.
 enum class RefreshPolicy {
   periodic,   ///< replaces them: a large set every N steps, as published
@@ -103,8 +108,7 @@ class Projector {
   const Subspace<T, B>& subspace(const std::string& block, Side side) const;
 
  private:
-  template <class U, class C>
-  friend struct StateAccess;
+  friend struct detail::StateAccess<T, B>;
   using Unit = detail::Unit<T, B>;
 
   void check_tensors(std::span<const ConstTensorView> tensors, const char* what) const;

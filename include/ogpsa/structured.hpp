@@ -158,10 +158,10 @@ class KroneckerFactor {
 
   double dense_trace() const {
     double sum = 0;
-    std::vector<double> value(1);
+    std::vector<T> value(1);
     for (Index i = 0; i < dimension_; ++i) {
-      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<double>(value));
-      sum += value[0];
+      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<T>(value));
+      sum += static_cast<double>(value[0]);
     }
     return sum;
   }

@@ -60,14 +60,12 @@ class EigenBackend {
     });
   }
   template <class T>
-  void to_host(MatrixView<const T> from, std::span<double> to) const {
-    for (Index j = 0; j < from.cols; ++j) {
-      detail::convert(from.data + j * from.stride, to.data() + j * from.rows, from.rows);
-    }
+  void to_host(MatrixView<const T> from, std::span<T> to) const {
+    detail::as_eigen(MatrixView<T>(to.data(), from.rows, from.cols)) = detail::as_eigen(from);
   }
   template <class T>
-  void from_host(std::span<const double> from, MatrixView<T> to) const {
-    for (Index j = 0; j < to.cols; ++j) detail::convert(from.data() + j * to.rows, to.data + j * to.stride, to.rows);
+  void from_host(std::span<const T> from, MatrixView<T> to) const {
+    detail::as_eigen(to) = detail::as_eigen(MatrixView<const T>(from.data(), to.rows, to.cols));
   }
 
   template <class T>

@@ -1,0 +1,184 @@
+#pragma once
+
+#include <bit>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/safetensors_header.hpp"
+#include "ogpsa/tensor_view.hpp"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+/// \file
+/// Files in the safetensors layout: 8 bytes of header length, a JSON header, the tensors.
+
+namespace ogpsa {
+
+static_assert(std::endian::native == std::endian::little, "safetensors files are little endian");
+
+/// Collects tensors and writes them in one go. Large ones are not copied: they are asked for when they are written.
+class SafetensorsWriter {
+ public:
+  /// Takes the next bytes of a tensor.
+  using Sink = std::function<void(const void* data, std::size_t bytes)>;
+
+  std::map<std::string, std::string> metadata;
+
+  /// Adds a tensor whose values `produce` hands to the sink, in C order, when the file is written.
+  /// \throws InvalidArgument for a name that is there already.
+  void add(const std::string& name, DType dtype, std::vector<std::uint64_t> shape,
+           std::function<void(const Sink&)> produce) {
+    std::uint64_t bytes = detail::element_bytes(dtype_name(dtype));
+    for (const auto d : shape) bytes *= d;
+    SafetensorsEntry entry{dtype_name(dtype), std::move(shape), bytes_, bytes_ + bytes};
+    if (!header_.tensors.emplace(name, std::move(entry)).second) {
+      throw InvalidArgument("safetensors: tensor '" + name + "' is added twice");
+    }
+    bytes_ += bytes;
+    producers_.push_back(std::move(produce));
+  }
+  /// Adds a copy of `values`.
+  template <class S>
+  requires is_storage_type<S>
+  void add(const std::string& name, std::vector<S> values, std::vector<std::uint64_t> shape) {
+    add(name, dtype_of<S>(), std::move(shape),
+        [values = std::move(values)](const Sink& sink) { sink(values.data(), values.size() * sizeof(S)); });
+  }
+
+  /// Writes to `path` + ".tmp", flushes it to the disk and renames it, so that `path` is the old file or the whole new
+  /// one at any moment. \throws FileError; the old file is then as it was.
+  void write(const std::filesystem::path& path) {
+    header_.metadata = metadata;
+    const std::string header = detail::header_text(header_);
+    const std::filesystem::path temporary = path.string() + ".tmp";
+    const auto fail = [&](const std::string& what) {
+      const std::string reason = std::strerror(errno);
+      std::error_code ignored;
+      std::filesystem::remove(temporary, ignored);
+      throw FileError("cannot " + what + " '" + temporary.string() + "': " + reason + "; '" + path.string() +
+                      "' is as it was");
+    };
+    std::FILE* file = std::fopen(temporary.string().c_str(), "wb");
+    if (!file) fail("create");
+    const std::uint64_t length = header.size();
+    bool good = true;
+    std::uint64_t written = 0;
+    const Sink sink = [&](const void* data, std::size_t bytes) {
+      good = good && (bytes == 0 || std::fwrite(data, 1, bytes, file) == bytes);
+      written += bytes;
+    };
+    sink(&length, sizeof length);
+    sink(header.data(), header.size());
+    for (const auto& produce : producers_) {
+      if (good) produce(sink);
+    }
+    if (good && written != sizeof length + header.size() + bytes_) {
+      std::fclose(file);
+      errno = EINVAL;  // a producer broke its promise
+      fail("write");
+    }
+    good = good && std::fflush(file) == 0;
+#if defined(__unix__) || defined(__APPLE__)
+    good = good && fsync(fileno(file)) == 0;
+#endif
+    const int write_error = errno;
+    const bool closed = std::fclose(file) == 0;
+    if (!good) errno = write_error;
+    if (!good || !closed) fail("write");
+    std::error_code error;
+    std::filesystem::rename(temporary, path, error);
+    if (error) {
+      errno = error.value();
+      fail("rename");
+    }
+  }
+
+ private:
+  SafetensorsHeader header_;
+  std::vector<std::function<void(const Sink&)>> producers_;
+  std::uint64_t bytes_ = 0;
+};
+
+/// Reads tensors from a file; its header is checked as a whole when it is opened.
+class SafetensorsReader {
+ public:
+  /// \throws FileError naming the file and what is wrong with it.
+  explicit SafetensorsReader(const std::filesystem::path& path) : path_(path.string()), file_(path, std::ios::binary) {
+    if (!file_) throw FileError("cannot open '" + path_ + "': " + std::strerror(errno));
+    std::error_code error;
+    const std::uint64_t size = std::filesystem::file_size(path, error);
+    std::uint64_t length = 0;
+    file_.read(reinterpret_cast<char*>(&length), sizeof length);
+    if (error || !file_ || length > size - sizeof length) {
+      throw FileError("'" + path_ + "' is not a safetensors file, or is cut short");
+    }
+    std::string text(length, '\0');
+    file_.read(text.data(), static_cast<std::streamsize>(length));
+    data_begin_ = sizeof length + length;
+    try {
+      header_ = detail::HeaderParser(text).parse();
+      detail::check_header(header_, size - data_begin_);
+    } catch (const FileError& e) {
+      throw FileError("'" + path_ + "': " + e.what());
+    }
+  }
+
+  const SafetensorsHeader& header() const { return header_; }
+  bool has(const std::string& name) const { return header_.tensors.count(name) > 0; }
+  const SafetensorsEntry& entry(const std::string& name) const {
+    const auto it = header_.tensors.find(name);
+    if (it == header_.tensors.end()) throw FileError("'" + path_ + "' has no tensor '" + name + "'");
+    return it->second;
+  }
+  /// \throws FileError where there is no such key.
+  const std::string& metadata(const std::string& key) const {
+    const auto it = header_.metadata.find(key);
+    if (it == header_.metadata.end()) throw FileError("'" + path_ + "' has no metadata '" + key + "'");
+    return it->second;
+  }
+
+  /// The values of a tensor in C order. \throws FileError when it is missing or of another data type.
+  template <class S>
+  requires is_storage_type<S> std::vector<S> read(const std::string& name) {
+    const auto& e = entry(name);
+    std::vector<S> values((e.end - e.begin) / detail::element_bytes(e.dtype));
+    read<S>(name, 0, values);
+    return values;
+  }
+  /// The values from element `first` on, as many as `values` takes.
+  template <class S>
+  requires is_storage_type<S>
+  void read(const std::string& name, std::uint64_t first, std::span<S> values) {
+    const auto& e = entry(name);
+    if (e.dtype != dtype_name(dtype_of<S>())) {
+      throw FileError("'" + path_ + "': tensor '" + name + "' is " + e.dtype + ", but " + dtype_name(dtype_of<S>()) +
+                      " is wanted");
+    }
+    const std::uint64_t begin = e.begin + first * sizeof(S);
+    if (begin + values.size_bytes() > e.end) {
+      throw InvalidArgument("safetensors: read beyond the end of tensor '" + name + "'");
+    }
+    file_.clear();
+    file_.seekg(static_cast<std::streamoff>(data_begin_ + begin));
+    file_.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(values.size_bytes()));
+    if (!file_) throw FileError("cannot read tensor '" + name + "' from '" + path_ + "': " + std::strerror(errno));
+  }
+
+ private:
+  std::string path_;
+  std::ifstream file_;
+  SafetensorsHeader header_;
+  std::uint64_t data_begin_ = 0;
+};
+
+}  // namespace ogpsa

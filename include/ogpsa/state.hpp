@@ -1,0 +1,176 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/projector.hpp"
+#include "ogpsa/safetensors.hpp"
+
+/// \file
+/// State of a Projector in the safetensors layout: subspaces, and for streaming the second moments behind them. A run
+/// that loads it goes on bit for bit. Options are not saved: the program that resumes gives them, as it did at first.
+
+namespace ogpsa {
+namespace detail {
+
+/// The format of the file; raised whenever an older reader would misread it.
+inline constexpr const char* kStateFormat = "ogpsa-state-1";
+
+template <class T, class B>
+struct StateAccess {
+  using Matrix = typename B::template Matrix<T>;
+
+  static void save(const Projector<T, B>& p, const std::filesystem::path& path) {
+    SafetensorsWriter writer;
+    writer.metadata["format"] = kStateFormat;
+    writer.metadata["last_refresh"] = std::to_string(p.last_refresh_);
+    writer.metadata["units"] = std::to_string(p.units_.size());
+    for (const auto& unit : p.units_) {
+      writer.metadata[unit.name + "/form"] = form_name(unit.form);
+      if (unit.form == Form::flat) add_subspace(writer, unit.name + "/flat", unit.flat);
+      if (unit.has_input()) add_side(writer, unit.name + "/input", unit.input, unit.input_factor, unit.input_mean);
+      if (unit.has_output()) add_side(writer, unit.name + "/output", unit.output, unit.output_factor, unit.output_mean);
+    }
+    writer.write(path);
+  }
+
+  static void load(Projector<T, B>& p, const std::filesystem::path& path) {
+    SafetensorsReader reader(path);
+    if (reader.metadata("format") != kStateFormat) {
+      throw FileError("'" + path.string() + "' has format '" + reader.metadata("format") + "', but this ogpsa reads " +
+                      kStateFormat);
+    }
+    auto units = p.units_;
+    if (reader.metadata("units") != std::to_string(units.size())) {
+      throw InvalidArgument("ogpsa: '" + path.string() + "' holds " + reader.metadata("units") +
+                            " subspaces, but the projector has " + std::to_string(units.size()) +
+                            "; give it the blocks and the granularity of the run that saved it");
+    }
+    for (auto& unit : units) {
+      if (reader.metadata(unit.name + "/form") != form_name(unit.form)) {
+        throw InvalidArgument("ogpsa: block '" + unit.name + "' has the form " + form_name(unit.form) + ", but '" +
+                              path.string() + "' holds the form " + reader.metadata(unit.name + "/form"));
+      }
+      const auto& first = p.blocks_[unit.blocks.front()];
+      const auto& structured = p.options_.reference.structured;
+      if (unit.form == Form::flat) {
+        unit.flat = read_subspace(reader, unit.name + "/flat", unit.dimension, p.backend_);
+      }
+      if (unit.has_input()) {
+        unit.input_factor = KroneckerFactor<T, B>(first.cols, structured, p.backend_);
+        read_side(reader, unit.name + "/input", unit.input, unit.input_factor, unit.input_mean, p.backend_);
+      }
+      if (unit.has_output()) {
+        unit.output_factor = KroneckerFactor<T, B>(first.rows, structured, p.backend_);
+        read_side(reader, unit.name + "/output", unit.output, unit.output_factor, unit.output_mean, p.backend_);
+      }
+    }
+    const Index last_refresh = std::stoll(reader.metadata("last_refresh"));
+    p.units_ = std::move(units);
+    p.last_refresh_ = last_refresh;
+  }
+
+ private:
+  static std::vector<std::uint64_t> shape(Index a, Index b) {
+    return {static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b)};
+  }
+  static std::vector<double> values(const Eigen::MatrixXd& m) { return {m.data(), m.data() + m.size()}; }
+
+  static void add_matrix(SafetensorsWriter& writer, const std::string& name, const B& backend, MatrixView<const T> m) {
+    writer.add(name, dtype_of<T>(), shape(m.cols, m.rows), [&backend, m](const SafetensorsWriter::Sink& sink) {
+      std::vector<T> column(static_cast<std::size_t>(m.rows));
+      for (Index j = 0; j < m.cols; ++j) {
+        backend.to_host(m.columns(j, 1), std::span<T>(column));
+        sink(column.data(), column.size() * sizeof(T));
+      }
+    });
+  }
+  static void add_subspace(SafetensorsWriter& writer, const std::string& name, const Subspace<T, B>& s) {
+    add_matrix(writer, name + "/basis", s.backend(), s.basis());
+    writer.add(name + "/singular_values", values(s.singular_values()), shape(1, s.rank()));
+    writer.add(name + "/objectives", values(s.objectives()), shape(s.objectives().cols(), s.rank()));
+    writer.add(name + "/objective_norms", values(s.objective_norms()), shape(1, s.objective_norms().size()));
+  }
+  static void add_side(SafetensorsWriter& writer, const std::string& name, const Subspace<T, B>& side,
+                       const KroneckerFactor<T, B>& factor, double mean) {
+    add_subspace(writer, name, side);
+    writer.add(name + "/mean_eigenvalue", std::vector<double>{mean}, {1});
+    if (factor.dimension() == 0) return;
+    writer.add(name + "/trace", std::vector<double>{factor.trace()}, {1});
+    if (factor.dense()) {
+      add_matrix(writer, name + "/moment", side.backend(), factor.moment().view());
+    } else {
+      add_subspace(writer, name + "/stream", factor.stream());
+    }
+  }
+
+  static Matrix read_matrix(SafetensorsReader& reader, const std::string& name, Index rows, const B& backend) {
+    const auto& entry = reader.entry(name);
+    if (entry.shape.size() != 2 || entry.shape[1] != static_cast<std::uint64_t>(rows)) {
+      throw InvalidArgument("ogpsa: saved tensor '" + name + "' does not have columns of " + std::to_string(rows) +
+                            " elements; give the projector the blocks of the run that saved it");
+    }
+    Matrix m(rows, static_cast<Index>(entry.shape[0]));
+    std::vector<T> column(static_cast<std::size_t>(rows));
+    for (Index j = 0; j < m.cols(); ++j) {
+      reader.read<T>(name, static_cast<std::uint64_t>(j * rows), column);
+      backend.from_host(std::span<const T>(column), m.view().columns(j, 1));
+    }
+    return m;
+  }
+  static Subspace<T, B> read_subspace(SafetensorsReader& reader, const std::string& name, Index dimension,
+                                      const B& backend) {
+    Matrix basis = read_matrix(reader, name + "/basis", dimension, backend);
+    const auto singular = reader.read<double>(name + "/singular_values");
+    const auto objectives = reader.read<double>(name + "/objectives");
+    const auto norms = reader.read<double>(name + "/objective_norms");
+    const auto k = static_cast<std::size_t>(basis.cols());
+    if (singular.size() != k || objectives.size() != k * norms.size()) {
+      throw FileError("ogpsa: saved subspace '" + name + "' has parts of different sizes");
+    }
+    using Map = Eigen::Map<const Eigen::MatrixXd>;
+    const auto count = static_cast<Index>(norms.size());
+    return Subspace<T, B>::from_parts(std::move(basis), Map(singular.data(), static_cast<Index>(k), 1),
+                                      Map(objectives.data(), static_cast<Index>(k), count), Map(norms.data(), count, 1),
+                                      backend);
+  }
+  static void read_side(SafetensorsReader& reader, const std::string& name, Subspace<T, B>& side,
+                        KroneckerFactor<T, B>& factor, double& mean, const B& backend) {
+    side = read_subspace(reader, name, factor.dimension(), backend);
+    mean = read_number(reader, name + "/mean_eigenvalue");
+    if (!reader.has(name + "/trace")) {
+      factor = {};
+    } else if (factor.dense()) {
+      factor.restore(read_matrix(reader, name + "/moment", factor.dimension(), backend), {},
+                     read_number(reader, name + "/trace"));
+    } else {
+      factor.restore({}, read_subspace(reader, name + "/stream", factor.dimension(), backend),
+                     read_number(reader, name + "/trace"));
+    }
+  }
+  static double read_number(SafetensorsReader& reader, const std::string& name) {
+    const auto number = reader.read<double>(name);
+    if (number.size() != 1) throw FileError("ogpsa: saved tensor '" + name + "' is not one number");
+    return number[0];
+  }
+};
+
+}  // namespace detail
+
+/// Saves the subspaces of a projector, with all that a run needs to go on. The file is written beside `path` and
+/// renamed. \throws FileError; an old file is then as it was.
+template <class T, class B>
+void save(const std::filesystem::path& path, const Projector<T, B>& projector) {
+  detail::StateAccess<T, B>::save(projector, path);
+}
+
+/// Loads what `save` wrote into a projector with the same blocks, granularity and arithmetic type.
+/// \throws FileError for a damaged file, InvalidArgument for one of another model; the projector is then as it was.
+template <class T, class B>
+void load(const std::filesystem::path& path, Projector<T, B>& projector) {
+  detail::StateAccess<T, B>::load(projector, path);
+}
+
+}  // namespace ogpsa
