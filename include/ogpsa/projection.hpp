@@ -161,6 +161,92 @@ inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives,
   return (norms->array() > 0).select(products.array() / norms->array(), 0.0);
 }
 
+/// The pieces of many units, sorted by how they are projected, on their way through `project_units`.
+template <class T>
+struct ProjectionBatch {
+  std::vector<ProjectionPiece<T>> shared, sides;    // see ProjectionPiece::has_shared_coefficients
+  std::vector<std::size_t> shared_unit, side_unit;  // the unit of each
+  std::vector<Eigen::MatrixXd> inner;               // coefficients of each unit, summed over its pieces
+  std::vector<ProjectionResult> results;            // norms are squared until the end
+
+  explicit ProjectionBatch(std::span<const ProjectionUnit<T>> units) : inner(units.size()), results(units.size()) {
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      for (ProjectionPiece<T> piece : units[u].pieces) {
+        if (piece.tensor.size() == 0) continue;
+        if (piece.left.cols == 0 && piece.right.cols == 0) {  // the zero subspace, whatever its form
+          piece = {piece.tensor, piece.tensor.size(), 1, {nullptr, piece.tensor.size(), 0}, {}};
+        }
+        (piece.has_shared_coefficients() ? shared : sides).push_back(piece);
+        (piece.has_shared_coefficients() ? shared_unit : side_unit).push_back(u);
+      }
+    }
+  }
+
+  /// Fills `inner` and |g|^2 of this rank. \throws NonFiniteError
+  template <class B>
+  void measure(const B& backend, std::span<const ProjectionUnit<T>> units) {
+    std::vector<PieceCoefficients> parts;
+    backend.coefficients(std::span<const ProjectionPiece<T>>(shared), parts);
+    for (std::size_t p = 0; p < shared.size(); ++p) {
+      const std::size_t u = shared_unit[p];
+      if (!std::isfinite(parts[p].squared_norm) && backend.first_non_finite(shared[p].tensor) >= 0) {
+        throw_non_finite(backend, units[u], shared[p]);
+      }
+      inner[u] = inner[u].cols() == 0 ? parts[p].inner : (inner[u] + parts[p].inner).eval();
+      results[u].norm_before += parts[p].squared_norm;
+    }
+    for (std::size_t p = 0; p < sides.size(); ++p) {
+      if (backend.first_non_finite(sides[p].tensor) < 0) continue;
+      throw_non_finite(backend, units[side_unit[p]], sides[p]);
+    }
+  }
+
+  /// Sums coefficients and norms over the ranks, in one buffer.
+  template <class B>
+  void all_reduce(const B& backend) {
+    std::vector<double> sums;
+    for (std::size_t u = 0; u < inner.size(); ++u) {
+      sums.insert(sums.end(), inner[u].data(), inner[u].data() + inner[u].size());
+      sums.push_back(results[u].norm_before);
+    }
+    backend.all_reduce(std::span<double>(sums));
+    const double* next = sums.data();
+    for (std::size_t u = 0; u < inner.size(); ++u) {
+      std::copy(next, next + inner[u].size(), inner[u].data());
+      next += inner[u].size();
+      results[u].norm_before = *next++;
+    }
+  }
+
+  /// Decides from the coefficients of each unit, and applies it to its pieces.
+  template <class B>
+  void apply(const B& backend, std::span<const ProjectionUnit<T>> units) {
+    std::vector<PieceChange> unit_changes(units.size()), changes;
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      if (inner[u].cols() == 0) continue;  // a unit of one-sided pieces, or of none
+      results[u].norm_inside = inner[u].squaredNorm();
+      results[u].objective_coefficients =
+          objective_coefficients(units[u].objectives, units[u].objective_norms, inner[u]);
+      unit_changes[u] = decide(units[u], inner[u]);
+    }
+    for (const std::size_t u : shared_unit) changes.push_back(unit_changes[u]);
+    std::vector<SideChange> side_changes;
+    for (std::size_t p = 0; p < sides.size(); ++p) {
+      side_changes.push_back(decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
+    }
+    std::vector<PieceNorms> norms;
+    backend.change(std::span<const ProjectionPiece<T>>(shared), std::span<const PieceChange>(changes), norms);
+    for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
+    backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(side_changes), norms);
+    for (std::size_t p = 0; p < sides.size(); ++p) {
+      auto& result = results[side_unit[p]];
+      result.norm_before += norms[p].before;
+      result.norm_after += norms[p].after;
+      result.norm_inside += norms[p].inside;
+    }
+  }
+};
+
 }  // namespace detail
 
 /// Projects many units in place: all coefficients first, one sum over the ranks, then all changes.
@@ -169,79 +255,17 @@ inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives,
 template <class T, class B>
 requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& backend,
                                                                    std::span<const ProjectionUnit<T>> units) {
-  std::vector<ProjectionPiece<T>> shared, sides;
-  std::vector<std::size_t> shared_unit, side_unit;
-  for (std::size_t u = 0; u < units.size(); ++u) {
-    detail::check_mode(units[u]);
-    for (ProjectionPiece<T> piece : units[u].pieces) {
-      if (piece.tensor.size() == 0) continue;
-      if (piece.left.cols == 0 && piece.right.cols == 0) {  // the zero subspace, whatever its form
-        piece = {piece.tensor, piece.tensor.size(), 1, {nullptr, piece.tensor.size(), 0}, {}};
-      }
-      (piece.has_shared_coefficients() ? shared : sides).push_back(piece);
-      (piece.has_shared_coefficients() ? shared_unit : side_unit).push_back(u);
-    }
-  }
-  std::vector<PieceCoefficients> coefficients;
-  backend.coefficients(std::span<const ProjectionPiece<T>>(shared), coefficients);
-
-  // Sum over the pieces of a unit, then over the ranks, in one buffer.
-  std::vector<Eigen::MatrixXd> inner(units.size());
-  std::vector<double> sums;
-  std::vector<ProjectionResult> results(units.size());
-  for (std::size_t p = 0; p < shared.size(); ++p) {
-    if (!std::isfinite(coefficients[p].squared_norm) && backend.first_non_finite(shared[p].tensor) >= 0) {
-      detail::throw_non_finite(backend, units[shared_unit[p]], shared[p]);
-    }
-    auto& c = inner[shared_unit[p]];
-    c = c.cols() == 0 ? coefficients[p].inner : (c + coefficients[p].inner).eval();
-    results[shared_unit[p]].norm_before += coefficients[p].squared_norm;
-  }
-  for (std::size_t p = 0; p < sides.size(); ++p) {
-    if (backend.first_non_finite(sides[p].tensor) >= 0) {
-      detail::throw_non_finite(backend, units[side_unit[p]], sides[p]);
-    }
-  }
-  for (std::size_t u = 0; u < units.size(); ++u) {
-    sums.insert(sums.end(), inner[u].data(), inner[u].data() + inner[u].size());
-    sums.push_back(results[u].norm_before);
-  }
-  backend.all_reduce(sums);
-  const double* next = sums.data();
-  std::vector<PieceChange> unit_changes(units.size());
-  for (std::size_t u = 0; u < units.size(); ++u) {
-    std::copy(next, next + inner[u].size(), inner[u].data());
-    next += inner[u].size();
-    results[u].norm_before = *next++;
-    if (inner[u].cols() == 0) continue;  // a unit of one-sided pieces, or of none
-    results[u].norm_inside = inner[u].squaredNorm();
-    results[u].objective_coefficients =
-        detail::objective_coefficients(units[u].objectives, units[u].objective_norms, inner[u]);
-    unit_changes[u] = detail::decide(units[u], inner[u]);
-  }
-
-  std::vector<PieceChange> changes;
-  for (const std::size_t u : shared_unit) changes.push_back(unit_changes[u]);
-  std::vector<SideChange> side_changes;
-  for (std::size_t p = 0; p < sides.size(); ++p) {
-    side_changes.push_back(detail::decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
-  }
-  std::vector<PieceNorms> norms, side_norms;
-  backend.change(std::span<const ProjectionPiece<T>>(shared), std::span<const PieceChange>(changes), norms);
-  backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(side_changes),
-                      side_norms);
-  for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
-  for (std::size_t p = 0; p < sides.size(); ++p) {
-    results[side_unit[p]].norm_before += side_norms[p].before;
-    results[side_unit[p]].norm_after += side_norms[p].after;
-    results[side_unit[p]].norm_inside += side_norms[p].inside;
-  }
-  for (auto& result : results) {
+  for (const auto& unit : units) detail::check_mode(unit);
+  detail::ProjectionBatch<T> batch(units);
+  batch.measure(backend, units);
+  batch.all_reduce(backend);
+  batch.apply(backend, units);
+  for (auto& result : batch.results) {
     result.norm_before = std::sqrt(result.norm_before);
     result.norm_after = std::sqrt(result.norm_after);
     result.norm_inside = std::sqrt(result.norm_inside);
   }
-  return results;
+  return std::move(batch.results);
 }
 
 namespace detail {
