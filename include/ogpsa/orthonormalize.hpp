@@ -127,24 +127,57 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
   return solver.eigenvalues()(0) / solver.eigenvalues()(gram.rows() - 1);
 }
 
+/// H = Q R with Q = h * pending: the last product of CholeskyQR is left to the caller, who may have more to multiply.
+struct DeferredQr {
+  Index rank = 0;
+  Eigen::MatrixXd r;        // rank x m
+  Eigen::MatrixXd pending;  // rank x rank, to be applied to the first `rank` columns of h
+};
+
+[[noreturn]] inline void throw_breakdown(const char* name, Index rows, Index cols, int pass) {
+  throw NumericalError(std::string("ogpsa: ") + name + " broke down on a matrix of " + size_text(rows, cols) +
+                       " in pass " + std::to_string(pass) +
+                       ": it is too ill-conditioned or rank-deficient; use Orthonormalization::automatic or cgs2");
+}
+
+/// `passes` passes of CholeskyQR, the first with a shift where asked for, the last one deferred.
+/// \param gram  of h, as it is
 template <class T, class B>
-QrFactor cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, bool shifted) {
+DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, int passes, bool shifted) {
   const char* name = shifted ? "shifted CholeskyQR3" : "CholeskyQR2";
-  QrFactor result{h.cols, Eigen::MatrixXd::Identity(h.cols, h.cols)};
+  Eigen::MatrixXd r = Eigen::MatrixXd::Identity(h.cols, h.cols);
   const double m = static_cast<double>(h.cols);
   // Fukaya et al. 2020, eq. (4.1), for a Gram matrix whose sums are accurate to a few u: 11 m (m + 1) u.
   double shift = shifted ? 11 * m * (m + 1) * unit_roundoff<double>() : 0.0;
-  for (int pass = 0; pass < (shifted ? 3 : 2); ++pass) {
-    if (pass > 0) gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
-    if (!cholesky_qr_pass(backend, h, gram, shift, result.r)) {
-      throw NumericalError(std::string("ogpsa: ") + name + " broke down on a matrix of " + size_text(h.rows, h.cols) +
-                           " in pass " + std::to_string(pass + 1) +
-                           ": it is too ill-conditioned or rank-deficient; use Orthonormalization::automatic or cgs2");
-    }
+  for (int pass = 1; pass < passes; ++pass) {
+    if (!cholesky_qr_pass(backend, h, gram, shift, r)) throw_breakdown(name, h.rows, h.cols, pass);
+    gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
     shift = 0;
   }
-  polish(backend, h, result.r);
-  return result;
+  const auto factor = cholesky_factor(gram, shift);
+  if (!factor) throw_breakdown(name, h.rows, h.cols, passes);
+  return {h.cols, *factor * r, inverse_upper(*factor)};
+}
+
+/// The factorisation behind `orthonormalize`. Q = h * pending is orthonormal to about 1e-8 or better, and is to be
+/// polished. \param gram  of h, as it is
+template <class T, class B>
+DeferredQr factorize(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& gram, Orthonormalization method,
+                     double tolerance, std::span<const double> reference_norms) {
+  using Method = Orthonormalization;
+  if (method == Method::cholesky_qr2) return cholesky_qr(backend, h, gram, 2, false);
+  if (method == Method::shifted_cholesky_qr3) return cholesky_qr(backend, h, gram, 3, true);
+  // A residual that is small against `reference_norms` needs the column-wise test of CGS2. sqrt(1e-13) = 3e-7 is far
+  // above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2 too.
+  const double condition = reciprocal_condition_squared(gram);
+  const bool well = reference_norms.empty() && condition > std::max(1e-13, tolerance * tolerance);
+  if (method == Method::automatic && well) {
+    // One pass leaves an error of about u cond^2 in double: for float that is often rounding already.
+    const bool once = unit_roundoff<double>() < 0.1 * unit_roundoff<T>() * condition;
+    return cholesky_qr(backend, h, gram, once ? 1 : 2, false);
+  }
+  QrFactor qr = cgs2(backend, h, reference_norms, tolerance);
+  return {qr.rank, std::move(qr.r), Eigen::MatrixXd::Identity(qr.rank, qr.rank)};
 }
 
 }  // namespace detail
@@ -161,23 +194,12 @@ requires Backend<B, T> QrFactor orthonormalize(const B& backend, MatrixView<T> h
                                                double tolerance = -1, std::span<const double> reference_norms = {}) {
   if (h.cols == 0) return {0, Eigen::MatrixXd(0, 0)};
   if (tolerance < 0) tolerance = default_relative_tolerance<T>(h.cols);
-  QrFactor result;
-  if (method == Orthonormalization::cgs2 || (method == Orthonormalization::automatic && h.cols == 1)) {
-    result = detail::cgs2(backend, h, reference_norms, tolerance);
-  } else {
-    const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
-    const bool shifted = method == Orthonormalization::shifted_cholesky_qr3;
-    // sqrt(1e-13) = 3e-7 is far above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2.
-    const double limit = std::max(1e-13, tolerance * tolerance);
-    if (method == Orthonormalization::automatic &&
-        (!reference_norms.empty() || detail::reciprocal_condition_squared(gram) < limit)) {
-      result = detail::cgs2(backend, h, reference_norms, tolerance);
-    } else {
-      return detail::cholesky_qr(backend, h, gram, shifted);
-    }
-  }
-  detail::polish(backend, h.columns(0, result.rank), result.r);
-  return result;
+  const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+  detail::DeferredQr qr = detail::factorize(backend, h, gram, method, tolerance, reference_norms);
+  const MatrixView<T> q = h.columns(0, qr.rank);
+  if (!qr.pending.isIdentity(0)) backend.multiply(q, qr.pending);
+  detail::polish(backend, q, qr.r);
+  return {qr.rank, std::move(qr.r)};
 }
 
 }  // namespace ogpsa

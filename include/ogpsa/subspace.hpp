@@ -51,12 +51,13 @@ class Subspace {
   void replace(Matrix gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
     ogpsa::check(rank);
     Columns columns = prepare(gradients, options);
-    QrFactor qr = orthonormalize(backend_, gradients.view(), options.method);
+    const double tolerance = default_relative_tolerance<T>(gradients.cols());
+    const auto qr = detail::factorize(backend_, gradients.view(), columns.gram, options.method, tolerance, {});
     const Eigen::MatrixXd coordinates = columns.unscale(qr.r);
     const auto svd = detail::small_svd(coordinates);
-    const Index k = select_rank(svd.s, dimension(), default_relative_tolerance<T>(qr.r.cols()), rank);
+    const Index k = select_rank(svd.s, dimension(), tolerance, rank);
     const Eigen::MatrixXd rotation = svd.u.leftCols(k);
-    rotate(gradients, qr.rank, rotation);
+    rotate(gradients, qr.rank, qr.pending * rotation);
     basis_ = std::move(gradients);
     singular_values_ = svd.s.head(k);
     objectives_ = rotation.transpose() * coordinates;
@@ -109,6 +110,7 @@ class Subspace {
  private:
   /// What was done to the columns before they were factorised.
   struct Columns {
+    Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
     Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const { return r * factors.asDiagonal(); }
@@ -120,7 +122,7 @@ class Subspace {
   void set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added, const Eigen::VectorXd& norms,
                       std::span<const Index> slots);
 
-  /// The first `cols` columns of q, times a matrix with orthonormal columns, become all of q.
+  /// The first `cols` columns of q, times a matrix that makes them orthonormal or keeps them so, become all of q.
   void rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
     if (rotation.cols() > 0) backend_.multiply(q.view().columns(0, cols), rotation);
     q.resize_columns(rotation.cols());
@@ -155,7 +157,7 @@ auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) 
                          " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
   }
   // Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
-  Columns columns{Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
+  Columns columns{{}, Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
   std::vector<double> scale(static_cast<std::size_t>(m), 1.0);
   bool extreme = false;
   for (Index j = 0; j < m; ++j) {
@@ -166,9 +168,9 @@ auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) 
     scale[static_cast<std::size_t>(j)] = 1 / columns.factors(j);
   }
   if (extreme) backend_.scale_columns(gradients.view(), std::span<const double>(scale));
+  columns.gram = backend_.gram(MatrixView<const T>(gradients.view()), MatrixView<const T>(gradients.view()));
   for (Index j = 0; j < m; ++j) {
-    const auto column = MatrixView<const T>(gradients.view()).columns(j, 1);
-    const double norm = std::sqrt(backend_.gram(column, column)(0, 0));
+    const double norm = std::sqrt(columns.gram(j, j));
     if (options.normalize_columns) columns.factors(j) = norm > 0 ? 1 / norm : 0.0;
     columns.norms(j) = norm * columns.factors(j);
   }
@@ -184,11 +186,7 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   if (p == 0) return;
   const MatrixView<const T> q = basis_.view();
   // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
-  std::vector<double> norms(static_cast<std::size_t>(p));
-  for (Index j = 0; j < p; ++j) {
-    const double factor = prepared.factors(j);
-    norms[static_cast<std::size_t>(j)] = factor > 0 ? prepared.norms(j) / factor : 0.0;
-  }
+  const Eigen::VectorXd norms = prepared.gram.diagonal().cwiseSqrt();
   Eigen::MatrixXd c = Eigen::MatrixXd::Zero(k, p);
   for (int pass = 0; pass < 2 && k > 0; ++pass) {
     const Eigen::MatrixXd correction = backend_.gram(q, MatrixView<const T>(columns.view()));
@@ -196,7 +194,7 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
     c += correction;
   }
   const QrFactor qr = orthonormalize(backend_, columns.view(), options.method, default_relative_tolerance<T>(k + p),
-                                     std::span<const double>(norms));
+                                     std::span<const double>(norms.data(), static_cast<std::size_t>(p)));
   const MatrixView<T> added = columns.view().columns(0, qr.rank);
   if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
     backend_.subtract_product(added, q, backend_.gram(q, MatrixView<const T>(added)));

@@ -70,19 +70,7 @@ class EigenBackend {
 
   template <class T>
   ColumnScan scan_columns(MatrixView<const T> a) const {
-    ColumnScan scan{std::vector<double>(static_cast<std::size_t>(a.cols), 0.0), -1, -1};
-    for (Index j = 0; j < a.cols; ++j) {
-      const T* column = a.data + j * a.stride;
-      scan.bad_row = detail::find_non_finite(column, a.rows);
-      if (scan.bad_row >= 0) {
-        scan.bad_col = j;
-        return scan;
-      }
-      T largest = 0;
-      for (Index i = 0; i < a.rows; ++i) largest = std::max(largest, std::abs(column[i]));
-      scan.max_abs[static_cast<std::size_t>(j)] = static_cast<double>(largest);
-    }
-    return scan;
+    return detail::scan_columns(a);
   }
   Index first_non_finite(ConstTensorView tensor) const {
     return visit_dtype(tensor.dtype, [&](auto* tag) {

@@ -31,7 +31,7 @@ T dot(const T* a, const T* b, Index n) {
   for (; i + kLanes <= n; i += kLanes) {
     for (Index l = 0; l < kLanes; ++l) lanes[l] += a[i + l] * b[i + l];
   }
-  for (Index l = 0; i < n; ++i, ++l) lanes[l] += a[i] * b[i];
+  for (Index l = 0; l < std::min(n - i, kLanes); ++l) lanes[l] += a[i + l] * b[i + l];
   return sum_lanes(lanes);
 }
 
@@ -43,8 +43,26 @@ double squared_norm(const T* x, Index n) {
   for (; i + kLanes <= n; i += kLanes) {
     for (Index l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
   }
-  for (Index l = 0; i < n; ++i, ++l) lanes[l] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (Index l = 0; l < std::min(n - i, kLanes); ++l) {
+    lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+  }
   return sum_lanes(lanes);
+}
+
+/// max_i |x_i|, for finite x.
+template <class T>
+T max_abs(const T* x, Index n) {
+  T lanes[kLanes] = {};
+  const auto take = [](T& lane, T value) {
+    const T magnitude = value < 0 ? -value : value;
+    lane = lane < magnitude ? magnitude : lane;
+  };
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (Index l = 0; l < kLanes; ++l) take(lanes[l], x[i + l]);
+  }
+  for (Index l = 0; l < std::min(n - i, kLanes); ++l) take(lanes[l], x[i + l]);
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 /// y <- y - a x
@@ -75,19 +93,22 @@ Index find_non_finite(const S* data, Index n) {
                         : dtype_of<S>() == DType::float32  ? static_cast<Bits>(0x7f800000u)
                         : dtype_of<S>() == DType::bfloat16 ? static_cast<Bits>(0x7f80u)
                                                            : static_cast<Bits>(0x7c00u);
-  const auto is_bad = [&](Index i) {
+  // Adding the exponent's lowest bit carries into the sign exactly where all of its bits are set.
+  constexpr Bits low = static_cast<Bits>(mask & (~mask + 1));
+  constexpr Bits sign = static_cast<Bits>(mask + low);
+  const auto carried = [data](Index i) {
     Bits bits;
     std::memcpy(&bits, data + i, sizeof bits);
-    return static_cast<Bits>((bits & mask) == mask);
+    return static_cast<Bits>((bits & mask) + low);
   };
   constexpr Index chunk = 4096;
   for (Index begin = 0; begin < n; begin += chunk) {
     const Index end = std::min(n, begin + chunk);
     Bits any = 0;
-    for (Index i = begin; i < end; ++i) any = static_cast<Bits>(any | is_bad(i));
-    if (!any) continue;
+    for (Index i = begin; i < end; ++i) any = static_cast<Bits>(any | carried(i));
+    if (!(any & sign)) continue;
     for (Index i = begin; i < end; ++i) {
-      if (is_bad(i)) return i;
+      if (carried(i) & sign) return i;
     }
   }
   return -1;

@@ -3,6 +3,8 @@
 #include <Eigen/Core>
 #include <vector>
 
+#include "ogpsa/backend.hpp"
+#include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
 
 /// \file
@@ -58,16 +60,11 @@ class CompensatedSum {
   Eigen::MatrixXd carry_;
 };
 
-/// Calls f(segment, first_row, panel_rows) for every panel; panels of one segment come in order, in one task.
+/// Calls f(first_row, rows) for the panels of one segment, in order.
 template <class T, class F>
-void for_each_panel(Index rows, Index cols, F&& f) {
-  const Segments segments = row_segments(rows);
+void for_each_panel(const Segments& segments, Index s, Index cols, F&& f) {
   const Index panel = panel_rows<T>(cols);
-  parallel_for(segments.count, [&](Index s) {
-    for (Index i = segments.begin(s); i < segments.end(s); i += panel) {
-      f(s, i, std::min(panel, segments.end(s) - i));
-    }
-  });
+  for (Index i = segments.begin(s); i < segments.end(s); i += panel) f(i, std::min(panel, segments.end(s) - i));
 }
 
 /// a^T b (a.cols x b.cols)
@@ -76,16 +73,16 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
   CompensatedSum total(a.cols, b.cols);
   if (a.cols == 0 || b.cols == 0) return total.value();
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
-  std::vector<CompensatedSum> parts(static_cast<std::size_t>(row_segments(a.rows).count), total);
-  for_each_panel<T>(a.rows, a.cols + b.cols, [&](Index s, Index first, Index count) {
-    const Eigen::MatrixXd pa = as_eigen(a.row_range(first, count)).template cast<double>();
-    Eigen::MatrixXd product;
-    if (same) {
-      product.noalias() = pa.transpose() * pa;
-    } else {
-      product.noalias() = pa.transpose() * as_eigen(b.row_range(first, count)).template cast<double>().eval();
-    }
-    parts[static_cast<std::size_t>(s)].add(product);
+  const Segments segments = row_segments(a.rows);
+  std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
+  parallel_for(segments.count, [&](Index s) {
+    Eigen::MatrixXd pa, pb, product;
+    for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
+      pa = as_eigen(a.row_range(first, count)).template cast<double>();
+      if (!same) pb = as_eigen(b.row_range(first, count)).template cast<double>();
+      product.noalias() = pa.transpose() * (same ? pa : pb);
+      parts[static_cast<std::size_t>(s)].add(product);
+    });
   });
   for (const auto& part : parts) total.add(part);
   return total.value();
@@ -94,10 +91,15 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
 /// First x.cols() columns of a <- a x
 template <class T>
 void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
-  for_each_panel<T>(a.rows, a.cols + x.cols(), [&](Index, Index first, Index count) {
-    auto panel = as_eigen(a.row_range(first, count));
-    const Eigen::MatrixXd product = panel.template cast<double>().eval() * x;
-    panel.leftCols(x.cols()) = product.template cast<T>();
+  const Segments segments = row_segments(a.rows);
+  parallel_for(segments.count, [&](Index s) {
+    Eigen::MatrixXd panel, product;
+    for_each_panel<T>(segments, s, a.cols + x.cols(), [&](Index first, Index count) {
+      auto rows = as_eigen(a.row_range(first, count));
+      panel = rows.template cast<double>();
+      product.noalias() = panel * x;
+      rows.leftCols(x.cols()) = product.template cast<T>();
+    });
   });
 }
 
@@ -105,11 +107,47 @@ void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
 template <class T>
 void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) {
   if (q.cols == 0) return;
-  for_each_panel<T>(a.rows, a.cols + q.cols, [&](Index, Index first, Index count) {
-    auto panel = as_eigen(a.row_range(first, count));
-    const Eigen::MatrixXd product = as_eigen(q.row_range(first, count)).template cast<double>().eval() * c;
-    panel = (panel.template cast<double>() - product).template cast<T>();
+  const Segments segments = row_segments(a.rows);
+  parallel_for(segments.count, [&](Index s) {
+    Eigen::MatrixXd panel, product;
+    for_each_panel<T>(segments, s, a.cols + q.cols, [&](Index first, Index count) {
+      auto rows = as_eigen(a.row_range(first, count));
+      panel = as_eigen(q.row_range(first, count)).template cast<double>();
+      product.noalias() = panel * c;
+      rows = (rows.template cast<double>() - product).template cast<T>();
+    });
   });
+}
+
+/// Largest magnitudes and the first entry that is not finite.
+template <class T>
+ColumnScan scan_columns(MatrixView<const T> a) {
+  ColumnScan scan{std::vector<double>(static_cast<std::size_t>(a.cols), 0.0), -1, -1};
+  const Segments segments = row_segments(a.rows);
+  std::vector<T> largest(static_cast<std::size_t>(a.cols * segments.count), T(0));
+  std::vector<Index> bad(largest.size(), -1);
+  parallel_for(a.cols * segments.count, [&](Index task) {
+    const Index s = task % segments.count;
+    const T* data = a.data + task / segments.count * a.stride;
+    const auto t = static_cast<std::size_t>(task);
+    for (Index i = segments.begin(s); i < segments.end(s) && bad[t] < 0; i += kGranule) {
+      const Index n = std::min(kGranule, segments.end(s) - i);
+      const Index found = find_non_finite(data + i, n);
+      if (found >= 0) bad[t] = i + found;
+      largest[t] = std::max(largest[t], max_abs(data + i, n));
+    }
+  });
+  for (std::size_t t = 0; t < bad.size(); ++t) {
+    const Index column = static_cast<Index>(t) / segments.count;
+    if (bad[t] >= 0) {
+      scan.bad_row = bad[t];
+      scan.bad_col = column;
+      return scan;
+    }
+    double& m = scan.max_abs[static_cast<std::size_t>(column)];
+    m = std::max(m, static_cast<double>(largest[t]));
+  }
+  return scan;
 }
 
 }  // namespace ogpsa::detail
