@@ -15,12 +15,11 @@ namespace ogpsa {
 
 class EigenBackend;  // the default of every class template; see backend/eigen.hpp
 
-/// Largest magnitude of each column, and the first entry (in column order) that is NaN or infinite.
-struct ColumnScan {
-  std::vector<double> max_abs;
-  Index bad_row = -1;
-  Index bad_col = -1;
-  bool finite() const { return bad_col < 0; }
+/// Where an entry of a matrix stands; `row` is -1 when there is none.
+struct Entry {
+  Index row = -1;
+  Index col = -1;
+  bool found() const { return row >= 0; }
 };
 
 /// One tensor in a projection. Its memory is a column-major matrix X of `fast x slow`; a side without a basis is not
@@ -82,7 +81,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.to_host(q, host);                                      // column-major
   b.from_host(const_host, a);
   // Tall matrices
-  { b.scan_columns(q) } -> std::same_as<ColumnScan>;
+  { b.first_non_finite(q) } -> std::same_as<Entry>;        // in column order
+  { b.column_max_abs(q) } -> std::same_as<std::vector<double>>;
   { b.first_non_finite(tensor) } -> std::same_as<Index>;   // -1 when all are finite
   { b.first_not_positive(tensor) } -> std::same_as<Index>;
   b.scale_columns(a, factors);                             // a_j <- factors_j a_j

@@ -50,10 +50,10 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
                      std::to_string(collected.weights_.size() - 1) + " has; add at least one batch for each");
   }
   for (std::size_t u = 0; u < units_.size(); ++u) {  // before anything changes
-    const auto scan = backend_.scan_columns(MatrixView<const T>(collected.sums_[u].flat.view()));
-    if (scan.finite()) continue;
+    const Entry bad = backend_.first_non_finite(MatrixView<const T>(collected.sums_[u].flat.view()));
+    if (!bad.found()) continue;
     throw NonFiniteError("ogpsa: block '" + units_[u].name + "': the sum of reference gradients of objective " +
-                         std::to_string(scan.bad_col) + " overflowed at element " + std::to_string(scan.bad_row) +
+                         std::to_string(bad.col) + " overflowed at element " + std::to_string(bad.row) +
                          "; nothing was changed");
   }
   backend_.for_each(static_cast<Index>(units_.size()), [&](Index u) {

@@ -150,25 +150,28 @@ auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) 
                           " elements, but the subspace lies in R^" + std::to_string(dimension()));
   }
   const Index m = gradients.cols();
-  const ColumnScan scan = backend_.scan_columns(MatrixView<const T>(gradients.view()));
-  if (!scan.finite()) {
-    throw NonFiniteError("ogpsa: reference gradients" + where + ": element " + std::to_string(scan.bad_row) +
-                         " of column " + std::to_string(scan.bad_col) +
-                         " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
-  }
-  // Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
-  Columns columns{{}, Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
-  std::vector<double> scale(static_cast<std::size_t>(m), 1.0);
+  const auto view = MatrixView<const T>(gradients.view());
+  Columns columns{backend_.gram(view, view), Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
+  const auto in_range = [](double square) { return square > 1e-24 && square < 1e24; };  // false for NaN
   bool extreme = false;
-  for (Index j = 0; j < m; ++j) {
-    const double largest = scan.max_abs[static_cast<std::size_t>(j)];
-    if (largest == 0 || (largest > 1e-12 && largest < 1e12)) continue;
-    extreme = true;
-    columns.factors(j) = std::ldexp(1.0, std::ilogb(largest));
-    scale[static_cast<std::size_t>(j)] = 1 / columns.factors(j);
+  for (Index j = 0; j < m; ++j) extreme |= !in_range(columns.gram(j, j));
+  if (extreme) {
+    if (const Entry bad = backend_.first_non_finite(view); bad.found()) {
+      throw NonFiniteError(
+          "ogpsa: reference gradients" + where + ": element " + std::to_string(bad.row) + " of column " +
+          std::to_string(bad.col) +
+          " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
+    }
+    // Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
+    std::vector<double> scale = backend_.column_max_abs(view);
+    for (Index j = 0; j < m; ++j) {
+      double& s = scale[static_cast<std::size_t>(j)];
+      if (s > 0 && !in_range(columns.gram(j, j))) columns.factors(j) = std::ldexp(1.0, std::ilogb(s));
+      s = 1 / columns.factors(j);
+    }
+    backend_.scale_columns(gradients.view(), std::span<const double>(scale));
+    columns.gram = backend_.gram(view, view);
   }
-  if (extreme) backend_.scale_columns(gradients.view(), std::span<const double>(scale));
-  columns.gram = backend_.gram(MatrixView<const T>(gradients.view()), MatrixView<const T>(gradients.view()));
   for (Index j = 0; j < m; ++j) {
     const double norm = std::sqrt(columns.gram(j, j));
     if (options.normalize_columns) columns.factors(j) = norm > 0 ? 1 / norm : 0.0;

@@ -69,8 +69,12 @@ class EigenBackend {
   }
 
   template <class T>
-  ColumnScan scan_columns(MatrixView<const T> a) const {
-    return detail::scan_columns(a);
+  Entry first_non_finite(MatrixView<const T> a) const {
+    return detail::first_non_finite(a);
+  }
+  template <class T>
+  std::vector<double> column_max_abs(MatrixView<const T> a) const {
+    return detail::column_max_abs(a);
   }
   Index first_non_finite(ConstTensorView tensor) const {
     return visit_dtype(tensor.dtype, [&](auto* tag) {

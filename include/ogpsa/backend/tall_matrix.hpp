@@ -119,35 +119,41 @@ void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::Matri
   });
 }
 
-/// Largest magnitudes and the first entry that is not finite.
-template <class T>
-ColumnScan scan_columns(MatrixView<const T> a) {
-  ColumnScan scan{std::vector<double>(static_cast<std::size_t>(a.cols), 0.0), -1, -1};
-  const Segments segments = row_segments(a.rows);
-  std::vector<T> largest(static_cast<std::size_t>(a.cols * segments.count), T(0));
-  std::vector<Index> bad(largest.size(), -1);
+/// Runs f(column data of a segment, its length) for every column and segment; results in column order.
+template <class R, class T, class F>
+std::vector<R> map_columns(MatrixView<const T> a, const Segments& segments, F&& f) {
+  std::vector<R> results(static_cast<std::size_t>(a.cols * segments.count));
   parallel_for(a.cols * segments.count, [&](Index task) {
     const Index s = task % segments.count;
-    const T* data = a.data + task / segments.count * a.stride;
-    const auto t = static_cast<std::size_t>(task);
-    for (Index i = segments.begin(s); i < segments.end(s) && bad[t] < 0; i += kGranule) {
-      const Index n = std::min(kGranule, segments.end(s) - i);
-      const Index found = find_non_finite(data + i, n);
-      if (found >= 0) bad[t] = i + found;
-      largest[t] = std::max(largest[t], max_abs(data + i, n));
-    }
+    const T* column = a.data + task / segments.count * a.stride;
+    results[static_cast<std::size_t>(task)] = f(column + segments.begin(s), segments.end(s) - segments.begin(s));
   });
-  for (std::size_t t = 0; t < bad.size(); ++t) {
-    const Index column = static_cast<Index>(t) / segments.count;
-    if (bad[t] >= 0) {
-      scan.bad_row = bad[t];
-      scan.bad_col = column;
-      return scan;
-    }
-    double& m = scan.max_abs[static_cast<std::size_t>(column)];
-    m = std::max(m, static_cast<double>(largest[t]));
+  return results;
+}
+
+/// The first entry, in column order, that is NaN or infinite.
+template <class T>
+Entry first_non_finite(MatrixView<const T> a) {
+  const Segments segments = row_segments(a.rows);
+  const auto found = map_columns<Index>(a, segments, find_non_finite<T>);
+  for (std::size_t t = 0; t < found.size(); ++t) {
+    const Index task = static_cast<Index>(t);
+    if (found[t] >= 0) return {segments.begin(task % segments.count) + found[t], task / segments.count};
   }
-  return scan;
+  return {};
+}
+
+/// max_i |a_ij| of each column, for finite entries.
+template <class T>
+std::vector<double> column_max_abs(MatrixView<const T> a) {
+  const Segments segments = row_segments(a.rows);
+  const auto parts = map_columns<T>(a, segments, max_abs<T>);
+  std::vector<double> result(static_cast<std::size_t>(a.cols), 0.0);
+  for (std::size_t t = 0; t < parts.size(); ++t) {
+    double& largest = result[t / static_cast<std::size_t>(segments.count)];
+    largest = std::max(largest, static_cast<double>(parts[t]));
+  }
+  return result;
 }
 
 }  // namespace ogpsa::detail
