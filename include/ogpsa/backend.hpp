@@ -91,9 +91,9 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.multiply(a, small);                                    // first columns of a <- a * small
   b.subtract_product(a, q, small);                         // a <- a - q * small
   b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i
-  // Tensors as they are stored
-  b.subtract_tensor(TensorView{}, tensor);                 // first <- first - second
-  b.add_tensor(TensorView{}, tensor);                      // first <- first + second
+  // Weights as they are stored, a one column
+  b.load_difference(a, tensor, tensor);                    // a <- first - second, both of one storage type
+  b.add_to_tensor(TensorView{}, q);                        // tensor <- tensor + q, rounded once
   // One side of a matrix
   b.add_outer(a, tensor, weight, bool{});                  // a <- a + weight * X X^T, X fast x slow (or X^T X)
   { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending

@@ -94,6 +94,7 @@ class Projector {
   Report project_steps(std::span<const TensorView> steps, std::span<const ConstTensorView> metric,
                        Index step = -1) const;
   /// Projects the step that was taken from `before` (a snapshot, unchanged) to `after` (weights, corrected in place).
+  /// Weights from which nothing is to be removed stay bit for bit.
   /// Both without data: left out, so that a caller can go group by group with a snapshot of that group alone.
   Report project_weights(std::span<const ConstTensorView> before, std::span<const TensorView> after,
                          Index step = -1) const {
@@ -117,6 +118,8 @@ class Projector {
   std::vector<ProjectionUnit<T>> active_units(std::span<const TensorView> tensors, Direction direction,
                                               Report& report) const;
   Report project(std::span<const TensorView> tensors, Direction direction, Index step) const;
+  ProjectionResult correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
+                                   std::span<const TensorView> after, std::span<const ConstTensorView> metric) const;
   ProjectionResult project_in_metric(const Unit& unit, std::span<const TensorView> steps,
                                      std::span<const ConstTensorView> metric) const;
   void finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums, const std::vector<double>& weights);

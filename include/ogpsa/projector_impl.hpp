@@ -284,14 +284,45 @@ Report Projector<T, B>::project_weights(std::span<const ConstTensorView> before,
   check_finite(before, "snapshot");
   check_finite({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight after the step");
   if (!metric.empty()) check_metric(after, metric);
-  for (std::size_t i = 0; i < after.size(); ++i) {
-    if (after[i].data != nullptr) backend_.subtract_tensor(after[i], before[i]);
-  }
-  Report report = metric.empty() ? project_steps(after, step) : project_steps(after, metric, step);
-  for (std::size_t i = 0; i < after.size(); ++i) {
-    if (after[i].data != nullptr) backend_.add_tensor(after[i], before[i]);
+  Report report{step, age(step), {}};
+  for (const auto& unit : units_) {
+    const bool given =
+        std::any_of(unit.blocks.begin(), unit.blocks.end(), [&](std::size_t b) { return after[b].data != nullptr; });
+    if (given) report.entries.push_back(entry(unit, correct_weights(unit, before, after, metric)));
   }
   return report;
+}
+
+/// Adds D' - D to the weights as the optimizer left them, rather than D' to the snapshot: where nothing is to be removed
+/// they stay bit for bit, and weights in half precision are rounded once. It takes two vectors of the unit's size.
+template <class T, class B>
+ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
+                                                  std::span<const TensorView> after,
+                                                  std::span<const ConstTensorView> metric) const {
+  typename B::template Matrix<T> step(unit.dimension, 1);
+  std::vector<TensorView> views(blocks_.size());
+  const auto rows = [&](std::size_t i) { return step.view().row_range(unit.offsets[i], blocks_[unit.blocks[i]].size()); };
+  for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
+    const std::size_t b = unit.blocks[i];
+    if (after[b].data == nullptr) continue;
+    backend_.load_difference(rows(i), after[b], before[b]);
+    views[b] = {rows(i).data, dtype_of<T>(), blocks_[b].rows, blocks_[b].cols, blocks_[b].layout};
+  }
+  const auto taken = step;
+  ProjectionResult result;
+  if (!metric.empty() && unit.form == Form::flat) {
+    result = project_in_metric(unit, views, metric);
+  } else {
+    const auto projection = detail::projection_unit(unit, std::span<const TensorView>(views), options_.projection,
+                                                    options_.reference.structured.damping, Direction::step);
+    result = project_units(backend_, std::span<const ProjectionUnit<T>>(&projection, 1)).front();
+  }
+  backend_.subtract_product(step.view(), taken.view(), Eigen::MatrixXd::Identity(1, 1));
+  for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
+    const std::size_t b = unit.blocks[i];
+    if (after[b].data != nullptr) backend_.add_to_tensor(after[b], MatrixView<const T>(rows(i)));
+  }
+  return result;
 }
 
 template <class T, class B>

@@ -133,12 +133,21 @@ class EigenBackend {
       }
     });
   }
-  /// Both tensors have the same storage type and size.
-  void subtract_tensor(TensorView a, ConstTensorView b) const {
-    combine_tensors(a, b, [](auto x, auto y) { return x - y; });
+  template <class T>
+  void load_difference(MatrixView<T> a, ConstTensorView x, ConstTensorView y) const {
+    for_elements(x, [&]<class S>(S*, Index i) {
+      using Wide = std::conditional_t<std::is_same_v<S, double>, double, T>;
+      const auto value = [i](const void* data) { return static_cast<Wide>(static_cast<const S*>(data)[i]); };
+      a.data[i] = static_cast<T>(value(x.data) - value(y.data));
+    });
   }
-  void add_tensor(TensorView a, ConstTensorView b) const {
-    combine_tensors(a, b, [](auto x, auto y) { return x + y; });
+  template <class T>
+  void add_to_tensor(TensorView tensor, MatrixView<const T> a) const {
+    for_elements(tensor, [&]<class S>(S*, Index i) {
+      using Wide = std::conditional_t<std::is_same_v<S, double>, double, T>;
+      S& value = static_cast<S*>(tensor.data)[i];
+      value = static_cast<S>(static_cast<Wide>(value) + static_cast<Wide>(a.data[i]));
+    });
   }
 
   /// sum <- sum + weight X X^T (fast side) or weight X^T X (slow side), X the tensor's memory as fast x slow.
@@ -194,15 +203,13 @@ class EigenBackend {
   }
 
  private:
+  /// Calls f(null pointer of the storage type, i) for every element, in parallel.
   template <class F>
-  static void combine_tensors(TensorView a, ConstTensorView b, F&& f) {
-    const auto segments = detail::row_segments(a.size());
-    visit_dtype(a.dtype, [&](auto* tag) {
-      using S = std::remove_pointer_t<decltype(tag)>;
-      S* x = static_cast<S*>(a.data);
-      const S* y = static_cast<const S*>(b.data);
+  static void for_elements(ConstTensorView tensor, F&& f) {
+    const auto segments = detail::row_segments(tensor.size());
+    visit_dtype(tensor.dtype, [&](auto* tag) {
       detail::parallel_for(segments.count, [&](Index s) {
-        for (Index i = segments.begin(s); i < segments.end(s); ++i) x[i] = static_cast<S>(f(x[i], y[i]));
+        for (Index i = segments.begin(s); i < segments.end(s); ++i) f(tag, i);
       });
     });
   }
