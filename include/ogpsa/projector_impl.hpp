@@ -293,15 +293,18 @@ Report Projector<T, B>::project_weights(std::span<const ConstTensorView> before,
   return report;
 }
 
-/// Adds D' - D to the weights as the optimizer left them, rather than D' to the snapshot: where nothing is to be removed
-/// they stay bit for bit, and weights in half precision are rounded once. It takes two vectors of the unit's size.
+/// Adds D' - D to the weights as the optimizer left them, rather than D' to the snapshot: where nothing is to be
+/// removed they stay bit for bit, and weights in half precision are rounded once. It takes two vectors of the unit's
+/// size.
 template <class T, class B>
 ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
                                                   std::span<const TensorView> after,
                                                   std::span<const ConstTensorView> metric) const {
   typename B::template Matrix<T> step(unit.dimension, 1);
   std::vector<TensorView> views(blocks_.size());
-  const auto rows = [&](std::size_t i) { return step.view().row_range(unit.offsets[i], blocks_[unit.blocks[i]].size()); };
+  const auto rows = [&](std::size_t i) {
+    return step.view().row_range(unit.offsets[i], blocks_[unit.blocks[i]].size());
+  };
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const std::size_t b = unit.blocks[i];
     if (after[b].data == nullptr) continue;
