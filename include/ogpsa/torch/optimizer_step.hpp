@@ -41,11 +41,10 @@ class GradientsAside {
   explicit GradientsAside(Optimizer& optimizer) {
     for (auto& group : optimizer.param_groups()) {
       for (auto& p : group.params()) {
-        if (!p.defined() || kept_.count(p.unsafeGetTensorImpl()) > 0) continue;
-        kept_.emplace(p.unsafeGetTensorImpl(), Kept{p, std::move(p.mutable_grad()), false});
-        p.mutable_grad() = Tensor();
+        if (p.defined()) kept_.emplace(p.unsafeGetTensorImpl(), Kept{p, {}, false});
       }
     }
+    for (auto& item : kept_) std::swap(item.second.gradient, item.second.parameter.mutable_grad());  // cannot throw
   }
   ~GradientsAside() {
     for (auto& item : kept_) item.second.parameter.mutable_grad() = std::move(item.second.gradient);
@@ -149,6 +148,7 @@ class ProjectedStep {
                 StepMetric metric, Index step)
       : core_(core), parameters_(parameters), optimizer_(optimizer), metric_(metric), step_(step) {
     before_.resize(parameters.size());
+    report_.step = step;
     for (const auto& p : parameters) {
       held_.push_back(std::any_of(p.leaves.begin(), p.leaves.end(),
                                   [&](const Tensor& leaf) { return options_of(optimizer, leaf) != nullptr; }));
@@ -216,12 +216,15 @@ class ProjectedStep {
     const bool in_metric = metric_ == StepMetric::optimizer;
     for (const std::size_t b : blocks) {
       const auto& p = parameters_[b];
+      if (in_metric && core_.blocks()[b].form == Form::flat) {
+        metrics.push_back(metric_of(optimizer_, p.tensor()));
+        if (!metrics.back().defined()) continue;  // never stepped, so there is nothing to remove
+        metric[b] = view(metrics.back(), "the metric of '" + p.name + "'");
+      }
       const std::string what = "parameter '" + p.name + "'";
       weights.emplace_back(p.tensor());
       after[b] = view(weights.back().memory(), what);
       before[b] = view(before_[b], what);
-      if (in_metric) metrics.push_back(metric_of(optimizer_, p.tensor()));
-      if (in_metric && metrics.back().defined()) metric[b] = view(metrics.back(), "the metric of '" + p.name + "'");
     }
     try {
       auto report = core_.project_weights(before, after, in_metric ? metric : std::vector<ConstTensorView>{}, step_);

@@ -23,8 +23,8 @@ namespace ogpsa::torch {
 ///       if (projector.refresh_due(step)) projector.refresh(reference_losses);
 ///       optimizer.zero_grad();
 ///       safety_loss().backward();
-///       projector.project_gradients();  // the published rule, then optimizer.step(); or, exact on the step:
-///       projector.step(optimizer);      // instead of optimizer.step()
+///       projector.project_gradients();  // the published rule, or
+///       optimizer.step();               // projector.step(optimizer): exact on the step that is taken
 ///     }
 ///
 /// Arithmetic and bases are in `T` (float or double); parameters are stored as float32, float64, bfloat16 or float16,
@@ -94,6 +94,7 @@ class BasicGradientProjector {
   void observe_inputs(const std::string& block, const Tensor& inputs);
 
   /// Projects .grad in place, once per optimizer step: after the last backward, before clipping and the optimizer.
+  /// Undefined gradients are passed over; only in a group that has others do they count as zero, and become defined.
   /// \throws StateError before the first refresh; InvalidArgument; NonFiniteError. Nothing is changed then.
   const Report& project_gradients();
 
@@ -134,9 +135,11 @@ class BasicGradientProjector {
     if (core_.ready()) return;
     throw StateError("ogpsa: there is no subspace to project by yet; call refresh first (see refresh_due)");
   }
-  void check_gradients() const;
+  void check_gradients(const std::vector<std::size_t>& blocks) const;
   void check_observed() const;
+  std::vector<bool> has_gradient() const;
   void note_without_gradient(const std::vector<bool>& has_gradient, const std::string& reason);
+  bool lies_contiguous(const std::vector<std::size_t>& unit) const;
   Report project_unit(const std::vector<std::size_t>& unit, std::size_t leaf) const;
 
   Options options_;
@@ -146,7 +149,7 @@ class BasicGradientProjector {
   Projector<T, B> core_;
   std::vector<Skipped> without_gradient_;
   Report report_;
-  Index step_ = 0;
+  Index step_ = -1;                                    // unknown
   std::optional<ReferenceCollector<T, B>> collector_;  // while refresh runs
   std::set<std::string> observed_;
 };
@@ -154,183 +157,6 @@ class BasicGradientProjector {
 /// With float arithmetic.
 using GradientProjector = BasicGradientProjector<float>;
 
-template <class T, class B>
-bool BasicGradientProjector<T, B>::needs_gradients() const {
-  const bool from_inputs = options_.reference.structured.source == MomentSource::inputs;
-  return std::any_of(blocks().begin(), blocks().end(),
-                     [&](const BlockSpec& block) { return block.form != Form::input || !from_inputs; });
-}
-
-template <class T, class B>
-void BasicGradientProjector<T, B>::note_without_gradient(const std::vector<bool>& has_gradient,
-                                                         const std::string& reason) {
-  without_gradient_.clear();
-  for (std::size_t b = 0; b < blocks().size(); ++b) {
-    if (!has_gradient[b]) without_gradient_.push_back({blocks()[b].name, reason});
-  }
-}
-
-template <class T, class B>
-void BasicGradientProjector<T, B>::refresh(const std::vector<Objective>& objectives, Index step) {
-  if (collector_) throw StateError("ogpsa: refresh was called from a closure that refresh itself runs");
-  std::vector<Tensor> parameters;
-  for (const auto& item : all_) {
-    if (item.second.defined()) parameters.push_back(item.second);
-  }
-  struct Finally {
-    std::optional<ReferenceCollector<T, B>>& collector;
-    ~Finally() { collector.reset(); }
-  } finally{collector_};
-  std::vector<bool> used(blocks().size(), true);
-  {
-    const detail::TrainingState kept(parameters, module_);
-    const bool gradients = needs_gradients();
-    const ::torch::AutoGradMode mode(gradients);
-    collector_.emplace(core_.begin_refresh());
-    observed_.clear();
-    used = detail::collect(*collector_, objectives, selection_.parameters, gradients);
-    if (!gradients) used.assign(used.size(), true);
-  }
-  check_observed();
-  if (step >= 0) step_ = step;
-  core_.finish_refresh(std::move(*collector_), step_);
-  note_without_gradient(used, "no reference loss depends on it");
-}
-
-template <class T, class B>
-void BasicGradientProjector<T, B>::check_observed() const {
-  if (options_.reference.structured.source != MomentSource::inputs) return;
-  for (const auto& block : blocks()) {
-    if ((block.form != Form::input && block.form != Form::both) || observed_.count(block.name) > 0) continue;
-    throw StateError("ogpsa: block '" + block.name + "' saw no inputs during refresh; call observe_inputs(\"" +
-                     block.name + "\", x) in the module's forward, or take its subspace from gradients " +
-                     "(StructuredOptions::source)");
-  }
-}
-
-template <class T, class B>
-void BasicGradientProjector<T, B>::observe_inputs(const std::string& block, const Tensor& inputs) {
-  if (!collector_ || options_.reference.structured.source != MomentSource::inputs) return;
-  const auto& specs = blocks();
-  const auto spec = std::find_if(specs.begin(), specs.end(), [&](const BlockSpec& b) { return b.name == block; });
-  if (spec == specs.end()) {
-    const bool known = std::any_of(all_.begin(), all_.end(), [&](const auto& item) { return item.first == block; });
-    if (known) return;
-    throw InvalidArgument("ogpsa: observe_inputs: there is no parameter '" + block + "'; give the name of a weight");
-  }
-  if (spec->form != Form::input && spec->form != Form::both) return;
-  if (!inputs.defined() || inputs.dim() < 1 || inputs.size(-1) != spec->cols) {
-    throw InvalidArgument("ogpsa: observe_inputs: block '" + block + "' has inputs of " + std::to_string(spec->cols) +
-                          " elements, but the tensor's last dimension has " +
-                          (inputs.defined() && inputs.dim() > 0 ? std::to_string(inputs.size(-1)) : "none"));
-  }
-  const Tensor rows = inputs.detach().reshape({-1, spec->cols}).contiguous();
-  if (rows.size(0) == 0) return;
-  const std::string what = "the inputs of '" + block + "'";
-  check_tensor(rows, what);
-  collector_->add_inputs(block, ConstTensorView{rows.data_ptr(), storage_type(rows, what), rows.size(0), spec->cols});
-  observed_.insert(block);
-}
-
-template <class T, class B>
-void BasicGradientProjector<T, B>::check_gradients() const {
-  for (const auto& p : selection_.parameters) {
-    for (const auto& leaf : p.leaves) {
-      if (!leaf.grad().defined()) continue;
-      const std::string what = "the gradient of '" + p.name + "'";
-      check_tensor(leaf.grad(), what);
-      const detail::Contiguous gradient(leaf.grad());
-      const Index bad = core_.backend().first_non_finite(view(gradient.memory(), what));
-      if (bad < 0) continue;
-      throw NonFiniteError("ogpsa: block '" + p.name + "': gradient element " + std::to_string(bad) +
-                           " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or " +
-                           "the loss scale");
-    }
-  }
-}
-
-/// Projects the gradients of one unit, through contiguous copies where they need one.
-template <class T, class B>
-Report BasicGradientProjector<T, B>::project_unit(const std::vector<std::size_t>& unit, std::size_t leaf) const {
-  std::vector<TensorView> views(blocks().size());
-  std::vector<detail::Contiguous> gradients;
-  for (const std::size_t b : unit) {
-    const auto& p = selection_.parameters[b];
-    if (leaf >= p.leaves.size() || !p.leaves[leaf].grad().defined()) continue;
-    gradients.emplace_back(p.leaves[leaf].grad());
-    views[b] = view(gradients.back().memory(), "the gradient of '" + p.name + "'");
-  }
-  Report report = core_.project_gradients(views, step_);
-  for (const auto& g : gradients) g.write_back();
-  return report;
-}
-
-template <class T, class B>
-const Report& BasicGradientProjector<T, B>::project_gradients() {
-  require_ready();
-  check_gradients();
-  // Units whose gradients lie contiguously in memory go in one call, the others one by one.
-  std::vector<TensorView> views(blocks().size());
-  std::vector<std::vector<std::size_t>> others;
-  std::vector<bool> has_gradient(blocks().size());
-  for (const auto& unit : core_.groups()) {
-    bool direct = true;
-    for (const std::size_t b : unit) {
-      const auto& leaves = selection_.parameters[b].leaves;
-      for (const auto& leaf : leaves) {
-        if (!leaf.grad().defined()) continue;
-        has_gradient[b] = true;
-        direct &= leaf.grad().is_contiguous() && leaves.size() == 1;
-      }
-    }
-    if (!direct) {
-      others.push_back(unit);
-      continue;
-    }
-    for (const std::size_t b : unit) {
-      const auto& p = selection_.parameters[b];
-      if (has_gradient[b]) views[b] = view(p.tensor().grad(), "the gradient of '" + p.name + "'");
-    }
-  }
-  report_ = core_.project_gradients(views, step_);
-  for (const auto& unit : others) {
-    std::size_t leaves = 0;
-    for (const std::size_t b : unit) leaves = std::max(leaves, selection_.parameters[b].leaves.size());
-    for (std::size_t leaf = 0; leaf < leaves; ++leaf) {
-      auto report = project_unit(unit, leaf);
-      report_.entries.insert(report_.entries.end(), report.entries.begin(), report.entries.end());
-    }
-  }
-  note_without_gradient(has_gradient, "its gradient is undefined");
-  return report_;
-}
-
-template <class T, class B>
-Tensor BasicGradientProjector<T, B>::step(::torch::optim::Optimizer& optimizer,
-                                          ::torch::optim::Optimizer::LossClosure closure) {
-  require_ready();
-  if (options_.metric == StepMetric::optimizer && !detail::has_metric(optimizer)) {
-    throw InvalidArgument("ogpsa: option metric is optimizer, but only Adam and AdamW have one; use euclidean");
-  }
-  detail::ProjectedStep<T, B> projected(core_, selection_.parameters, optimizer, options_.metric, step_);
-  const bool by_unit = detail::steps_per_parameter(optimizer);
-  Tensor loss;
-  if (by_unit && closure) {
-    const ::torch::AutoGradMode enable(true);
-    loss = closure();
-  }
-  if (by_unit || !closure) check_gradients();
-  std::vector<bool> has_gradient(blocks().size());
-  for (std::size_t b = 0; b < blocks().size(); ++b) {
-    for (const auto& leaf : selection_.parameters[b].leaves) has_gradient[b] = has_gradient[b] || leaf.grad().defined();
-  }
-  if (by_unit) {
-    report_ = projected.unit_by_unit();
-  } else {
-    std::tie(loss, report_) = projected.at_once(closure);
-  }
-  note_without_gradient(has_gradient, "its gradient is undefined");
-  return loss;
-}
-
 }  // namespace ogpsa::torch
+
+#include "ogpsa/torch/projector_impl.hpp"

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,16 +48,19 @@ class TrainingState {
  public:
   TrainingState(const std::vector<Tensor>& parameters, ::torch::nn::Module* module)
       : generator_(at::detail::getDefaultCPUGenerator()) {
-    for (const auto& p : parameters) {
-      parameters_.push_back({p, std::move(p.mutable_grad()), p.requires_grad()});
-      p.mutable_grad() = Tensor();
-    }
     if (module != nullptr) {
       module->apply([&](::torch::nn::Module& m) { modes_.emplace_back(&m, m.is_training()); });
       for (const auto& b : module->buffers()) buffers_.push_back({b, b.detach().clone(), b._version()});
     }
-    const std::lock_guard<std::mutex> lock(generator_.mutex());
-    random_ = generator_.get_state();
+    {
+      const std::lock_guard<std::mutex> lock(generator_.mutex());
+      random_ = generator_.get_state();
+    }
+    std::set<const void*> seen;
+    for (const auto& p : parameters) {
+      if (p.defined() && seen.insert(p.unsafeGetTensorImpl()).second) parameters_.push_back({p, {}, p.requires_grad()});
+    }
+    for (auto& p : parameters_) std::swap(p.gradient, p.tensor.mutable_grad());  // last: it cannot throw
   }
   TrainingState(const TrainingState&) = delete;
   TrainingState& operator=(const TrainingState&) = delete;
@@ -101,6 +105,7 @@ inline std::string text_of(const Objective& objective, Index batch) {
 
 /// Runs one closure and checks what it returns.
 inline ReferenceLoss evaluate(const Objective& objective, Index batch, bool needs_gradient) {
+  if (!objective.loss) throw InvalidArgument("ogpsa: objective '" + objective.name + "' has no closure");
   const ReferenceLoss result = objective.loss(batch);
   const std::string where = "ogpsa: " + text_of(objective, batch) + ": ";
   if (!(result.weight >= 0 && std::isfinite(result.weight))) {
@@ -174,7 +179,7 @@ std::vector<bool> collect(ReferenceCollector<T, B>& collector, const std::vector
     }
     if (total > 0) continue;
     throw StateError("ogpsa: objective '" + objective.name + "' has no rows: all of its " +
-                     std::to_string(objective.batches) + " micro-batches have weight 0");
+                     std::to_string(objective.batches) + " micro-batches are empty (weight 0)");
   }
   return used;
 }
