@@ -1,8 +1,9 @@
 #pragma once
 
-#include <Eigen/Dense>
 #include <limits>
 #include <vector>
+
+#include "ogpsa/small_dense.hpp"
 
 namespace ogpsa {
 
@@ -38,7 +39,7 @@ inline Eigen::VectorXd nonnegative_least_squares(const Eigen::MatrixXd& a, const
       if (columns.empty()) break;
       Eigen::MatrixXd active(a.rows(), static_cast<Index>(columns.size()));
       for (std::size_t j = 0; j < columns.size(); ++j) active.col(static_cast<Index>(j)) = unit.col(columns[j]);
-      const Eigen::VectorXd z = active.completeOrthogonalDecomposition().solve(b);
+      const Eigen::VectorXd z = detail::least_squares(active, b);
       double step = 1;
       for (std::size_t j = 0; j < columns.size(); ++j) {
         const double zj = z(static_cast<Index>(j));

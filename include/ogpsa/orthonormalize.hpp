@@ -1,13 +1,12 @@
 #pragma once
 
-#include <Eigen/Cholesky>
-#include <Eigen/Eigenvalues>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "ogpsa/backend.hpp"
 #include "ogpsa/rank.hpp"
+#include "ogpsa/small_dense.hpp"
 
 namespace ogpsa {
 
@@ -44,10 +43,6 @@ inline double distance_from_identity(const Eigen::MatrixXd& gram) {
   return (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
 }
 
-inline Eigen::MatrixXd inverse_upper(const Eigen::MatrixXd& r) {
-  return r.triangularView<Eigen::Upper>().solve(Eigen::MatrixXd::Identity(r.rows(), r.cols()));
-}
-
 /// Upper Cholesky factor of a Gram matrix with `shift` (relative to its columns' squared norms) on the diagonal, or
 /// nothing where it is not numerically positive definite. Columns are equilibrated first, so their scale is free.
 inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gram, double shift) {
@@ -56,9 +51,9 @@ inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gra
   const Eigen::VectorXd inverse = norms.cwiseInverse();
   Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
   scaled.diagonal().array() += shift;
-  const Eigen::LLT<Eigen::MatrixXd> llt(scaled);
-  if (llt.info() != Eigen::Success) return std::nullopt;
-  return Eigen::MatrixXd(llt.matrixU()) * norms.asDiagonal();
+  auto factor = upper_cholesky(scaled);
+  if (factor) *factor *= norms.asDiagonal();
+  return factor;
 }
 
 /// One pass of CholeskyQR: h <- h R^-1, r <- R r. False, with nothing changed, where Cholesky breaks down.
@@ -123,8 +118,17 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
   if (gram.size() == 0 || !(norms.minCoeff() > 0)) return 0;
   const Eigen::VectorXd inverse = norms.cwiseInverse();
   const Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(scaled, Eigen::EigenvaluesOnly);
-  return solver.eigenvalues()(0) / solver.eigenvalues()(gram.rows() - 1);
+  const Eigen::VectorXd eigenvalues = small_svd(scaled).s;  // singular values of a positive semidefinite matrix
+  return eigenvalues(gram.rows() - 1) / eigenvalues(0);
+}
+
+/// Condition number of R with its columns scaled to unit length; infinite where R is not finite.
+inline double equilibrated_condition(const Eigen::MatrixXd& r) {
+  if (r.size() == 0) return 1;
+  const Eigen::VectorXd norms = r.colwise().norm();
+  if (!norms.allFinite() || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
+  const Eigen::VectorXd s = small_svd(r * norms.cwiseInverse().asDiagonal()).s;
+  return s(0) / s(r.cols() - 1);
 }
 
 /// H = Q R with Q = h * pending: the last product of CholeskyQR is left to the caller, who may have more to multiply.
@@ -156,7 +160,35 @@ DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, 
   }
   const auto factor = cholesky_factor(gram, shift);
   if (!factor) throw_breakdown(name, h.rows, h.cols, passes);
-  return {h.cols, *factor * r, inverse_upper(*factor)};
+  r = *factor * r;
+  // Beyond its condition Cholesky may go through and leave an inaccurate R.
+  if (!(equilibrated_condition(r) <= (shifted ? 1e13 : 1e8))) throw_breakdown(name, h.rows, h.cols, passes);
+  return {h.cols, std::move(r), inverse_upper(*factor)};
+}
+
+/// True when no column's squared norm, on the diagonal of the Gram matrix, is near an end of the range of double. False
+/// for zero columns, and where a column is not finite.
+inline bool in_range(const Eigen::MatrixXd& gram) {
+  return (gram.diagonal().array() > 1e-24).all() && (gram.diagonal().array() < 1e24).all();
+}
+
+/// Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
+/// \param gram  of h; it is updated
+/// \returns factors: a column as it was is its factor times the column as it is now
+template <class T, class B>
+Eigen::VectorXd bring_into_range(const B& backend, MatrixView<T> h, Eigen::MatrixXd& gram) {
+  Eigen::VectorXd factors = Eigen::VectorXd::Ones(h.cols);
+  if (in_range(gram)) return factors;
+  std::vector<double> scale = backend.column_max_abs(MatrixView<const T>(h));
+  for (Index j = 0; j < h.cols; ++j) {
+    double& s = scale[static_cast<std::size_t>(j)];
+    const int exponent = s > 0 ? std::max(std::ilogb(s), -1022) : 0;  // 2^1022 is finite, 2^1074 is not
+    if (!in_range(gram.block(j, j, 1, 1))) factors(j) = std::ldexp(1.0, exponent);
+    s = 1 / factors(j);
+  }
+  backend.scale_columns(h, std::span<const double>(scale));
+  gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+  return factors;
 }
 
 /// The factorisation behind `orthonormalize`. Q = h * pending is orthonormal to about 1e-8 or better, and is to be
@@ -180,6 +212,17 @@ DeferredQr factorize(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& g
   return {qr.rank, std::move(qr.r), Eigen::MatrixXd::Identity(qr.rank, qr.rank)};
 }
 
+/// `orthonormalize` for columns in range (see `bring_into_range`), or of a residual that may vanish.
+template <class T, class B>
+QrFactor orthonormalize_in_range(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& gram,
+                                 Orthonormalization method, double tolerance, std::span<const double> reference_norms) {
+  DeferredQr qr = factorize(backend, h, gram, method, tolerance, reference_norms);
+  const MatrixView<T> q = h.columns(0, qr.rank);
+  if (!qr.pending.isIdentity(0)) backend.multiply(q, qr.pending);
+  polish(backend, q, qr.r);
+  return {qr.rank, std::move(qr.r)};
+}
+
 }  // namespace detail
 
 /// Makes the columns of `h` (n x m) orthonormal in place: its first `rank` columns become Q with h = Q R.
@@ -194,12 +237,13 @@ requires Backend<B, T> QrFactor orthonormalize(const B& backend, MatrixView<T> h
                                                double tolerance = -1, std::span<const double> reference_norms = {}) {
   if (h.cols == 0) return {0, Eigen::MatrixXd(0, 0)};
   if (tolerance < 0) tolerance = default_relative_tolerance<T>(h.cols);
-  const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
-  detail::DeferredQr qr = detail::factorize(backend, h, gram, method, tolerance, reference_norms);
-  const MatrixView<T> q = h.columns(0, qr.rank);
-  if (!qr.pending.isIdentity(0)) backend.multiply(q, qr.pending);
-  detail::polish(backend, q, qr.r);
-  return {qr.rank, std::move(qr.r)};
+  Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+  const Eigen::VectorXd factors = detail::bring_into_range(backend, h, gram);
+  std::vector<double> references(reference_norms.begin(), reference_norms.end());
+  for (std::size_t j = 0; j < references.size(); ++j) references[j] /= factors(static_cast<Index>(j));
+  QrFactor qr = detail::orthonormalize_in_range(backend, h, gram, method, tolerance, references);
+  qr.r *= factors.asDiagonal();
+  return qr;
 }
 
 }  // namespace ogpsa

@@ -252,12 +252,11 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
   const Eigen::VectorXd scale = gram.diagonal().cwiseSqrt().cwiseInverse();
   const Eigen::MatrixXd equilibrated = scale.asDiagonal() * gram * scale.asDiagonal();
-  const Eigen::LDLT<Eigen::MatrixXd> solver((equilibrated + equilibrated.transpose()) / 2);
   // A badly scaled metric may need a second round before Q^T D is zero to rounding.
   const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
   std::vector<PieceNorms> norms;
   for (int round = 0; round < 3 && now.inner.norm() > target; ++round) {
-    const Eigen::MatrixXd y = scale.asDiagonal() * solver.solve(scale.asDiagonal() * now.inner);
+    const Eigen::MatrixXd y = scale.asDiagonal() * detail::least_squares(equilibrated, scale.asDiagonal() * now.inner);
     const double alpha = round == 0 ? options_.projection.alpha : 1.0;
     const std::vector<PieceChange> changes(pieces.size(), PieceChange{1.0, alpha * y});
     backend_.change(std::span<const ProjectionPiece<T>>(pieces), std::span<const PieceChange>(changes), norms);

@@ -82,6 +82,10 @@ class Subspace {
       throw InvalidArgument("ogpsa: the forgetting factor is " + std::to_string(forgetting) + "; it must be in (0, 1]");
     }
     ogpsa::check(rank);
+    if (!objectives.empty() && static_cast<Index>(objectives.size()) != columns.cols()) {
+      throw InvalidArgument("ogpsa: an update by " + std::to_string(columns.cols()) + " columns names " +
+                            std::to_string(objectives.size()) + " objectives; name one for each column, or none");
+    }
     fold(std::move(columns), forgetting, &rank, options, objectives);
   }
 
@@ -103,7 +107,8 @@ class Subspace {
   }
 
   /// Takes over a basis that is orthonormal already (n x k), with its singular values and objectives.
-  /// \throws InvalidArgument when sizes differ, a value is not finite, or max |Q^T Q - I| > 16 u.
+  /// \throws InvalidArgument when sizes differ, a value is not finite (or a singular value negative), or
+  ///         max |Q^T Q - I| > 16 u.
   static Subspace from_parts(Matrix basis, Eigen::VectorXd singular_values, Eigen::MatrixXd objectives = {},
                              Eigen::VectorXd objective_norms = {}, B backend = {});
 
@@ -123,11 +128,13 @@ class Subspace {
                       std::span<const Index> slots);
 
   /// The first `cols` columns of q, times a matrix that makes them orthonormal or keeps them so, become all of q.
-  void rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
+  /// \returns R: the product is q R.
+  Eigen::MatrixXd rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
     if (rotation.cols() > 0) backend_.multiply(q.view().columns(0, cols), rotation);
     q.resize_columns(rotation.cols());
-    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(rotation.cols(), rotation.cols());
-    detail::polish(backend_, q.view(), ignored);
+    Eigen::MatrixXd r = Eigen::MatrixXd::Identity(rotation.cols(), rotation.cols());
+    detail::polish(backend_, q.view(), r);
+    return r;
   }
   void keep_leading(Index k) {
     basis_.resize_columns(k);
@@ -151,27 +158,16 @@ auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) 
   }
   const Index m = gradients.cols();
   const auto view = MatrixView<const T>(gradients.view());
-  Columns columns{backend_.gram(view, view), Eigen::VectorXd::Zero(m), Eigen::VectorXd::Ones(m)};
-  const auto in_range = [](double square) { return square > 1e-24 && square < 1e24; };  // false for NaN
-  bool extreme = false;
-  for (Index j = 0; j < m; ++j) extreme |= !in_range(columns.gram(j, j));
-  if (extreme) {
+  Columns columns{backend_.gram(view, view), Eigen::VectorXd::Zero(m), {}};
+  if (!detail::in_range(columns.gram)) {
     if (const Entry bad = backend_.first_non_finite(view); bad.found()) {
       throw NonFiniteError(
           "ogpsa: reference gradients" + where + ": element " + std::to_string(bad.row) + " of column " +
           std::to_string(bad.col) +
           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
     }
-    // Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
-    std::vector<double> scale = backend_.column_max_abs(view);
-    for (Index j = 0; j < m; ++j) {
-      double& s = scale[static_cast<std::size_t>(j)];
-      if (s > 0 && !in_range(columns.gram(j, j))) columns.factors(j) = std::ldexp(1.0, std::ilogb(s));
-      s = 1 / columns.factors(j);
-    }
-    backend_.scale_columns(gradients.view(), std::span<const double>(scale));
-    columns.gram = backend_.gram(view, view);
   }
+  columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
   for (Index j = 0; j < m; ++j) {
     const double norm = std::sqrt(columns.gram(j, j));
     if (options.normalize_columns) columns.factors(j) = norm > 0 ? 1 / norm : 0.0;
@@ -196,8 +192,10 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
     backend_.subtract_product(columns.view(), q, correction);
     c += correction;
   }
-  const QrFactor qr = orthonormalize(backend_, columns.view(), options.method, default_relative_tolerance<T>(k + p),
-                                     std::span<const double>(norms.data(), static_cast<std::size_t>(p)));
+  const auto residual = MatrixView<const T>(columns.view());
+  const QrFactor qr = detail::orthonormalize_in_range(
+      backend_, columns.view(), backend_.gram(residual, residual), options.method, default_relative_tolerance<T>(k + p),
+      std::span<const double>(norms.data(), static_cast<std::size_t>(p)));
   const MatrixView<T> added = columns.view().columns(0, qr.rank);
   if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
     backend_.subtract_product(added, q, backend_.gram(q, MatrixView<const T>(added)));
@@ -217,12 +215,14 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   Matrix basis = basis_;
   basis.resize_columns(k + qr.rank);
   if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis.view().columns(k, qr.rank));
-  rotate(basis, k + qr.rank, rotation);
+  const Eigen::MatrixXd r = rotate(basis, k + qr.rank, rotation);
+  // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
+  const Eigen::MatrixXd turn = rotation * detail::inverse_upper(r);
   Eigen::MatrixXd old = Eigen::MatrixXd::Zero(k + qr.rank, objectives_.cols());
   if (old.size() > 0) old.topRows(k) = objectives_;
   basis_ = std::move(basis);
   singular_values_ = svd.s.head(kept);
-  set_objectives(rotation.transpose() * old, rotation.transpose() * coordinates, prepared.norms, objectives);
+  set_objectives(turn.transpose() * old, turn.transpose() * coordinates, prepared.norms, objectives);
 }
 
 template <class T, class B>
@@ -252,6 +252,10 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
                           " singular values and objectives of " + std::to_string(k) + " rows, but has " +
                           std::to_string(singular_values.size()) + " and " +
                           detail::size_text(objectives.rows(), objectives.cols()));
+  }
+  if (!singular_values.allFinite() || (singular_values.array() < 0).any() || !objectives.allFinite() ||
+      !objective_norms.allFinite()) {
+    throw InvalidArgument("ogpsa: singular values must be finite and not negative, and objectives finite");
   }
   const auto q = MatrixView<const T>(basis.view());
   const double error = detail::distance_from_identity(backend.gram(q, q));

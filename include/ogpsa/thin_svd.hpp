@@ -1,7 +1,5 @@
 #pragma once
 
-#include <Eigen/SVD>
-
 #include "ogpsa/orthonormalize.hpp"
 
 namespace ogpsa {
@@ -11,30 +9,6 @@ struct ThinSvd {
   Eigen::VectorXd singular_values;  ///< descending
   Eigen::MatrixXd v;
 };
-
-namespace detail {
-
-/// SVD of a small matrix, in double, of any shape and rank: one-sided Jacobi, which does not fail on repeated,
-/// clustered or zero singular values.
-struct SmallSvd {
-  Eigen::MatrixXd u;
-  Eigen::VectorXd s;
-  Eigen::MatrixXd v;
-};
-inline SmallSvd small_svd(const Eigen::MatrixXd& a) {
-  if (a.rows() == 0 || a.cols() == 0) {
-    return {Eigen::MatrixXd::Zero(a.rows(), 0), Eigen::VectorXd(0), Eigen::MatrixXd::Zero(a.cols(), 0)};
-  }
-  const double scale = a.cwiseAbs().maxCoeff();
-  if (!(scale > 0)) {
-    const Eigen::Index r = std::min(a.rows(), a.cols());
-    return {Eigen::MatrixXd::Identity(a.rows(), r), Eigen::VectorXd::Zero(r), Eigen::MatrixXd::Identity(a.cols(), r)};
-  }
-  const Eigen::JacobiSVD<Eigen::MatrixXd> svd(a / scale, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  return {svd.matrixU(), svd.singularValues() * scale, svd.matrixV()};
-}
-
-}  // namespace detail
 
 /// Thin SVD through the small problem: H = QR, then the SVD of R (Golub and Van Loan, 5.4.5). The first r columns of
 /// `h` become U, where r is the rank that `orthonormalize` found; the input must be finite.

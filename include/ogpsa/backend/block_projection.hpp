@@ -37,30 +37,20 @@ std::vector<PieceTask> make_tasks(std::span<const ProjectionPiece<T>> pieces) {
   return tasks;
 }
 
-/// Runs f(task index, task, typed data pointer) for all tasks in one parallel region.
-template <class T, class F>
-void run_tasks(std::span<const ProjectionPiece<T>> pieces, const std::vector<PieceTask>& tasks, F&& f) {
-  parallel_for(static_cast<Index>(tasks.size()), [&](Index t) {
-    const auto& task = tasks[static_cast<std::size_t>(t)];
-    const auto& tensor = pieces[task.piece].tensor;
-    visit_dtype(tensor.dtype,
-                [&](auto* tag) { f(static_cast<std::size_t>(t), task, static_cast<decltype(tag)>(tensor.data)); });
-  });
-}
-
-/// Rows [row, row + rows) and columns [col, col + cols) of a piece as a dense panel, and back.
-template <class T, class S>
-void load_panel(const ProjectionPiece<T>& piece, const S* data, Index row, Index col,
-                Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>& panel) {
+/// Rows [row, row + rows) and columns [col, col + cols) of a tensor of `fast` rows in memory as a dense panel, and
+/// back.
+template <class T>
+void load_panel(ConstTensorView tensor, Index fast, Index row, Index col, Dense<T>& panel) {
   for (Index j = 0; j < panel.cols(); ++j) {
-    convert(data + (col + j) * piece.fast + row, panel.col(j).data(), panel.rows());
+    T* to = panel.col(j).data();
+    const T* from = load(tensor, (col + j) * fast + row, panel.rows(), to);
+    if (from != to) std::copy(from, from + panel.rows(), to);
   }
 }
-template <class T, class S>
-void store_panel(const ProjectionPiece<T>& piece, const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>& panel,
-                 Index row, Index col, S* data) {
+template <class T>
+void store_panel(const Dense<T>& panel, TensorView tensor, Index fast, Index row, Index col) {
   for (Index j = 0; j < panel.cols(); ++j) {
-    convert(panel.col(j).data(), data + (col + j) * piece.fast + row, panel.rows());
+    store(panel.col(j).data(), panel.rows(), tensor, (col + j) * fast + row);
   }
 }
 
@@ -70,13 +60,12 @@ inline Index panel_width(Index rows, Index most) {
 }
 
 /// Adds the coefficients of elements [begin, end) of a vector.
-template <class T, class S>
-void add_vector_coefficients(const ProjectionPiece<T>& piece, const S* data, Index begin, Index end,
-                             PieceCoefficients& sum) {
+template <class T>
+void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
   alignas(64) T buffer[kGranule];
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
-    const T* x = load(data, i, n, buffer);
+    const T* x = load<T>(piece.tensor, i, n, buffer);
     for (Index k = 0; k < piece.left.cols; ++k) {
       sum.inner(k, 0) += static_cast<double>(dot(piece.left.data + k * piece.left.stride + i, x, n));
     }
@@ -85,18 +74,17 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, const S* data, Ind
 }
 
 /// Adds left^T X right over columns [begin, end) of a matrix.
-template <class T, class S>
-void add_matrix_coefficients(const ProjectionPiece<T>& piece, const S* data, Index begin, Index end,
-                             PieceCoefficients& sum) {
-  const auto left = as_eigen(piece.left);
-  const auto right = as_eigen(piece.right);
-  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> panel, inner, product;
+template <class T>
+void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
+  Dense<T> panel, inner, product;
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
-    load_panel(piece, data, 0, j, panel);
-    inner.noalias() = left.transpose() * panel;
-    product.noalias() = inner * right.middleRows(j, panel.cols());
+    load_panel(piece.tensor, piece.fast, 0, j, panel);
+    inner.setZero(piece.left.cols, panel.cols());
+    product.setZero(piece.left.cols, piece.right.cols);
+    gemm<T>(1, piece.left, Transpose::yes, view_of(panel), Transpose::no, view_of(inner));
+    gemm<T>(1, view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::no, view_of(product));
     sum.inner += product.template cast<double>();
     sum.squared_norm += squared_norm(panel.data(), panel.size());
   }
@@ -112,13 +100,14 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
   for (const auto& piece : pieces) out.push_back(zero(piece));
   const auto tasks = make_tasks(pieces);
   std::vector<PieceCoefficients> parts(tasks.size());
-  run_tasks(pieces, tasks, [&](std::size_t t, const PieceTask& task, const auto* data) {
-    const auto& piece = pieces[task.piece];
+  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+    const auto t = static_cast<std::size_t>(i);
+    const auto& piece = pieces[tasks[t].piece];
     parts[t] = zero(piece);
     if (piece.slow == 1) {
-      add_vector_coefficients(piece, data, task.begin, task.end, parts[t]);
+      add_vector_coefficients(piece, tasks[t].begin, tasks[t].end, parts[t]);
     } else {
-      add_matrix_coefficients(piece, data, task.begin, task.end, parts[t]);
+      add_matrix_coefficients(piece, tasks[t].begin, tasks[t].end, parts[t]);
     }
   });
   for (std::size_t t = 0; t < tasks.size(); ++t) {
@@ -128,14 +117,15 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
 }
 
 /// X <- keep X - left remove on elements [begin, end) of a vector; returns the squared norm of the result.
-template <class T, class S>
-double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, S* data, Index begin, Index end) {
+template <class T>
+double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
   alignas(64) T buffer[kGranule];
   double after = 0;
   const T keep = static_cast<T>(change.keep);
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
-    convert(data + i, buffer, n);
+    const T* x = load<T>(piece.tensor, i, n, buffer);
+    if (x != buffer) std::copy(x, x + n, buffer);
     if (keep != T(1)) {
       for (Index j = 0; j < n; ++j) buffer[j] *= keep;
     }
@@ -143,28 +133,27 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
       subtract_scaled(buffer, static_cast<T>(change.remove(k, 0)), piece.left.data + k * piece.left.stride + i, n);
     }
     after += squared_norm(buffer, n);
-    convert(buffer, data + i, n);
+    store(buffer, n, piece.tensor, i);
   }
   return after;
 }
 
 /// X <- keep X - left remove right^T on columns [begin, end) of a matrix; returns the squared norm of the result.
-template <class T, class S>
-double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change, S* data, Index begin, Index end) {
-  const auto left = as_eigen(piece.left);
-  const auto right = as_eigen(piece.right);
-  const auto remove = change.remove.cast<T>().eval();
-  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> panel, inner;
+template <class T>
+double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
+  const Dense<T> remove = change.remove.cast<T>();
+  Dense<T> panel, inner;
   double after = 0;
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
-    load_panel(piece, data, 0, j, panel);
+    load_panel(piece.tensor, piece.fast, 0, j, panel);
     if (change.keep != 1) panel *= static_cast<T>(change.keep);
-    inner.noalias() = remove * right.middleRows(j, panel.cols()).transpose();
-    panel.noalias() -= left * inner;
+    inner.setZero(piece.left.cols, panel.cols());
+    gemm<T>(1, view_of(remove), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes, view_of(inner));
+    gemm<T>(-1, piece.left, Transpose::no, view_of(inner), Transpose::no, view_of(panel));
     after += squared_norm(panel.data(), panel.size());
-    store_panel(piece, panel, 0, j, data);
+    store_panel(panel, piece.tensor, piece.fast, 0, j);
   }
   return after;
 }
@@ -176,44 +165,47 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
   std::vector<double> parts(tasks.size());
-  run_tasks(pieces, tasks, [&](std::size_t t, const PieceTask& task, auto* data) {
-    const auto& piece = pieces[task.piece];
-    parts[t] = piece.slow == 1 ? change_vector(piece, changes[task.piece], data, task.begin, task.end)
-                               : change_matrix(piece, changes[task.piece], data, task.begin, task.end);
+  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+    const auto t = static_cast<std::size_t>(i);
+    const auto& [p, begin, end] = tasks[t];
+    parts[t] = pieces[p].slow == 1 ? change_vector(pieces[p], changes[p], begin, end)
+                                   : change_matrix(pieces[p], changes[p], begin, end);
   });
   for (std::size_t t = 0; t < tasks.size(); ++t) norms[tasks[t].piece].after += parts[t];
 }
 
 /// Projects one side of columns (left basis) or rows (right basis) [begin, end) of a matrix.
-template <class T, class S>
-PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& change, S* data, Index begin, Index end) {
+template <class T>
+PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& change, Index begin, Index end) {
   const bool on_left = piece.left.cols > 0;
-  const auto basis = as_eigen(on_left ? piece.left : piece.right);
+  const MatrixView<const T> basis = on_left ? piece.left : piece.right;
   const auto remove = change.remove.cast<T>().eval();
-  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> panel, inner;
+  Dense<T> panel, inner;
   PieceNorms norms;
   const Index width = panel_width(on_left ? piece.fast : piece.slow, end - begin);
   for (Index j = begin; j < end; j += width) {
     const Index count = std::min(width, end - j);
     on_left ? panel.resize(piece.fast, count) : panel.resize(count, piece.slow);
-    load_panel(piece, data, on_left ? 0 : j, on_left ? j : 0, panel);
+    load_panel(piece.tensor, piece.fast, on_left ? 0 : j, on_left ? j : 0, panel);
     norms.before += squared_norm(panel.data(), panel.size());
     if (on_left) {
-      inner.noalias() = basis.transpose() * panel;
+      inner.setZero(basis.cols, count);
+      gemm<T>(1, basis, Transpose::yes, view_of(panel), Transpose::no, view_of(inner));
     } else {
-      inner.noalias() = panel * basis;
+      inner.setZero(count, basis.cols);
+      gemm<T>(1, view_of(panel), Transpose::no, basis, Transpose::no, view_of(inner));
     }
     norms.inside += squared_norm(inner.data(), inner.size());
     if (change.keep != 1) panel *= static_cast<T>(change.keep);
     if (on_left) {
       inner.array().colwise() *= remove.array();
-      panel.noalias() -= basis * inner;
+      gemm<T>(-1, basis, Transpose::no, view_of(inner), Transpose::no, view_of(panel));
     } else {
       inner.array().rowwise() *= remove.transpose().array();
-      panel.noalias() -= inner * basis.transpose();
+      gemm<T>(-1, view_of(inner), Transpose::no, basis, Transpose::yes, view_of(panel));
     }
     norms.after += squared_norm(panel.data(), panel.size());
-    store_panel(piece, panel, on_left ? 0 : j, on_left ? j : 0, data);
+    store_panel(panel, piece.tensor, piece.fast, on_left ? 0 : j, on_left ? j : 0);
   }
   return norms;
 }
@@ -224,8 +216,9 @@ void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const Sid
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
   std::vector<PieceNorms> parts(tasks.size());
-  run_tasks(pieces, tasks, [&](std::size_t t, const PieceTask& task, auto* data) {
-    parts[t] = change_one_side(pieces[task.piece], changes[task.piece], data, task.begin, task.end);
+  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+    const auto& [p, begin, end] = tasks[static_cast<std::size_t>(i)];
+    parts[static_cast<std::size_t>(i)] = change_one_side(pieces[p], changes[p], begin, end);
   });
   for (std::size_t t = 0; t < tasks.size(); ++t) {
     auto& sum = norms[tasks[t].piece];

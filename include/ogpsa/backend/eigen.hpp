@@ -153,25 +153,20 @@ class EigenBackend {
   /// sum <- sum + weight X X^T (fast side) or weight X^T X (slow side), X the tensor's memory as fast x slow.
   template <class T>
   void add_outer(MatrixView<T> sum, ConstTensorView tensor, double weight, bool fast_side) const {
-    using Dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
     const Index width = detail::panel_width(fast_side ? tensor.fast() : tensor.slow(), 256);
     const Index across = fast_side ? tensor.slow() : tensor.fast();
-    const ProjectionPiece<T> piece{{nullptr, tensor.dtype, 0, 0}, tensor.fast(), tensor.slow(), {}, {}};
-    visit_dtype(tensor.dtype, [&](auto* tag) {
-      using S = std::remove_pointer_t<decltype(tag)>;
-      Dense panel;
-      for (Index j = 0; j < across; j += width) {
-        const Index count = std::min(width, across - j);
-        fast_side ? panel.resize(tensor.fast(), count) : panel.resize(count, tensor.slow());
-        detail::load_panel(piece, static_cast<const S*>(tensor.data), fast_side ? 0 : j, fast_side ? j : 0, panel);
-        auto lower = detail::as_eigen(sum).template selfadjointView<Eigen::Lower>();
-        if (fast_side) {
-          lower.rankUpdate(panel, static_cast<T>(weight));
-        } else {
-          lower.rankUpdate(panel.transpose(), static_cast<T>(weight));
-        }
+    detail::Dense<T> panel;
+    for (Index j = 0; j < across; j += width) {
+      const Index count = std::min(width, across - j);
+      fast_side ? panel.resize(tensor.fast(), count) : panel.resize(count, tensor.slow());
+      detail::load_panel(tensor, tensor.fast(), fast_side ? 0 : j, fast_side ? j : 0, panel);
+      auto lower = detail::as_eigen(sum).template selfadjointView<Eigen::Lower>();
+      if (fast_side) {
+        lower.rankUpdate(panel, static_cast<T>(weight));
+      } else {
+        lower.rankUpdate(panel.transpose(), static_cast<T>(weight));
       }
-    });
+    }
   }
   /// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, as many as
   /// `vectors` has columns. Computed in double.

@@ -77,11 +77,20 @@ void convert(const S* from, T* to, Index n) {
 }
 
 /// Elements [begin, begin + n) of a tensor as `T`: in place when that is how they are stored, else through `buffer`.
-template <class T, class S>
-const T* load(const S* data, Index begin, Index n, T* buffer) {
-  if constexpr (std::is_same_v<S, T>) return data + begin;
-  convert(data + begin, buffer, n);
+template <class T>
+const T* load(ConstTensorView tensor, Index begin, Index n, T* buffer) {
+  if (tensor.dtype == dtype_of<T>()) return static_cast<const T*>(tensor.data) + begin;
+  visit_dtype(tensor.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    convert(static_cast<const S*>(tensor.data) + begin, buffer, n);
+  });
   return buffer;
+}
+
+/// Writes values back over elements [begin, begin + n) of a tensor.
+template <class T>
+void store(const T* values, Index n, TensorView tensor, Index begin) {
+  visit_dtype(tensor.dtype, [&](auto* tag) { convert(values, static_cast<decltype(tag)>(tensor.data) + begin, n); });
 }
 
 /// Index of the first value that is NaN or infinite, or -1. It reads the exponent's bits, so -ffast-math is no danger.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
+#include "ogpsa/backend/gemm.hpp"
 #include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
 
@@ -13,20 +14,6 @@
 /// (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
 
 namespace ogpsa::detail {
-
-template <class T>
-using MatrixMap = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>, 0, Eigen::OuterStride<>>;
-template <class T>
-using ConstMatrixMap = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>, 0, Eigen::OuterStride<>>;
-
-template <class T>
-auto as_eigen(MatrixView<T> a) {
-  if constexpr (std::is_const_v<T>) {
-    return ConstMatrixMap<std::remove_const_t<T>>(a.data, a.rows, a.cols, Eigen::OuterStride<>(a.stride));
-  } else {
-    return MatrixMap<T>(a.data, a.rows, a.cols, Eigen::OuterStride<>(a.stride));
-  }
-}
 
 /// Rows of a panel of `cols` columns; a function of the type and the width alone. Short for double, whose products are
 /// not computed in anything wider, so that a sum over a panel stays within about one u.
@@ -80,7 +67,8 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
     for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
       pa = as_eigen(a.row_range(first, count)).template cast<double>();
       if (!same) pb = as_eigen(b.row_range(first, count)).template cast<double>();
-      product.noalias() = pa.transpose() * (same ? pa : pb);
+      product.setZero(a.cols, b.cols);
+      gemm<double>(1.0, view_of(pa), Transpose::yes, view_of(same ? pa : pb), Transpose::no, view_of(product));
       parts[static_cast<std::size_t>(s)].add(product);
     });
   });
@@ -97,7 +85,8 @@ void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
     for_each_panel<T>(segments, s, a.cols + x.cols(), [&](Index first, Index count) {
       auto rows = as_eigen(a.row_range(first, count));
       panel = rows.template cast<double>();
-      product.noalias() = panel * x;
+      product.setZero(count, x.cols());
+      gemm<double>(1.0, view_of(panel), Transpose::no, view_of(x), Transpose::no, view_of(product));
       rows.leftCols(x.cols()) = product.template cast<T>();
     });
   });
@@ -113,7 +102,8 @@ void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::Matri
     for_each_panel<T>(segments, s, a.cols + q.cols, [&](Index first, Index count) {
       auto rows = as_eigen(a.row_range(first, count));
       panel = as_eigen(q.row_range(first, count)).template cast<double>();
-      product.noalias() = panel * c;
+      product.setZero(count, c.cols());
+      gemm<double>(1.0, view_of(panel), Transpose::no, view_of(c), Transpose::no, view_of(product));
       rows = (rows.template cast<double>() - product).template cast<T>();
     });
   });
