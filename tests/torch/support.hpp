@@ -41,7 +41,8 @@ struct Task {
   }
   template <class Model>
   Tensor loss(Model& model) const {
-    return ::torch::mse_loss(model.forward(x), y);
+    const Tensor error = model.forward(x) - y;
+    return (error.scalar_type() == ::torch::kDouble ? error : error.to(::torch::kFloat)).pow(2).mean();
   }
   Task rows(std::int64_t first, std::int64_t count) const {
     Task part = *this;

@@ -4,8 +4,10 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <mutex>
 #include <set>
 #include <string>
@@ -50,7 +52,7 @@ class TrainingState {
       : generator_(at::detail::getDefaultCPUGenerator()) {
     if (module != nullptr) {
       module->apply([&](::torch::nn::Module& m) { modes_.emplace_back(&m, m.is_training()); });
-      for (const auto& b : module->buffers()) buffers_.push_back({b, b.detach().clone(), b._version()});
+      for (const auto& b : module->buffers()) buffers_.emplace_back(b, b.detach().clone());
     }
     {
       const std::lock_guard<std::mutex> lock(generator_.mutex());
@@ -75,9 +77,8 @@ class TrainingState {
     for (const auto& [m, training] : modes_) {
       if (m->is_training() != training) m->train(training);
     }
-    for (auto& b : buffers_) {
-      if (b.tensor._version() != b.version) b.tensor.copy_(b.values);
-    }
+    // Not seen by autograd: to a graph that is still in use these are the values that it saw.
+    for (const auto& [buffer, values] : buffers_) buffer.variable_data().copy_(values);
     const std::lock_guard<std::mutex> lock(generator_.mutex());
     generator_.set_state(random_);
   }
@@ -87,14 +88,10 @@ class TrainingState {
     Tensor tensor, gradient;
     bool requires_grad;
   };
-  struct SavedBuffer {
-    Tensor tensor, values;
-    std::int64_t version;
-  };
 
   std::vector<SavedParameter> parameters_;
   std::vector<std::pair<::torch::nn::Module*, bool>> modes_;
-  std::vector<SavedBuffer> buffers_;
+  std::vector<std::pair<Tensor, Tensor>> buffers_;  // and their values
   at::Generator generator_;
   Tensor random_;
 };
@@ -128,17 +125,23 @@ inline ReferenceLoss evaluate(const Objective& objective, Index batch, bool need
 }
 
 /// Gradients of one micro-batch, one per parameter and in contiguous memory; undefined where the loss does not depend
-/// on it. The only other copy of the model's size is that of the caller.
+/// on it, or it is frozen now.
 inline std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Parameter>& parameters) {
-  std::vector<Tensor> leaves, result;
-  for (const auto& p : parameters) leaves.insert(leaves.end(), p.leaves.begin(), p.leaves.end());
+  std::vector<Tensor> leaves;
+  for (const auto& p : parameters) {
+    std::copy_if(p.leaves.begin(), p.leaves.end(), std::back_inserter(leaves),
+                 [](const Tensor& leaf) { return leaf.requires_grad(); });
+  }
+  if (leaves.empty()) return std::vector<Tensor>(parameters.size());
   auto all = ::torch::autograd::grad({loss}, leaves, {}, false, false, /*allow_unused=*/true);
   auto next = all.begin();
   ::torch::NoGradGuard no_grad;
+  std::vector<Tensor> result;
   for (const auto& p : parameters) {
     Tensor sum;
-    for (std::size_t i = 0; i < p.leaves.size(); ++i) {
-      Tensor gradient = std::move(*next++);
+    for (const auto& leaf : p.leaves) {
+      if (!leaf.requires_grad()) continue;
+      Tensor gradient = std::move(*next++);  // so that no second copy of all of them comes to be
       if (!gradient.defined()) continue;
       check_tensor(gradient, "the gradient of '" + p.name + "'");
       sum = sum.defined() ? sum + gradient : gradient.contiguous();
