@@ -8,7 +8,7 @@ function(ogpsa_headers_alone target library)
     list(APPEND sources ${source})
   endforeach()
   add_library(${target} OBJECT ${sources})
-  target_link_libraries(${target} PRIVATE ${library} ogpsa_warnings)
+  target_link_libraries(${target} PRIVATE ${library} ogpsa_development)
   target_compile_options(${target} PRIVATE -O0)
 endfunction()
 
