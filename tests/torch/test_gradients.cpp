@@ -130,7 +130,8 @@ TEST_CASE("undefined gradients stay undefined, and are reported") {
 
 TEST_CASE("in a group the constraint spans its blocks, and an undefined gradient counts as zero") {
   torch::manual_seed(1);
-  const auto a = torch::zeros({3}, torch::kDouble).requires_grad_(), b = torch::zeros({4}, torch::kDouble).requires_grad_();
+  const auto a = torch::zeros({3}, torch::kDouble).requires_grad_(),
+             b = torch::zeros({4}, torch::kDouble).requires_grad_();
   const auto h = torch::randn({7}, torch::kDouble), g = torch::randn({3}, torch::kDouble);
   BasicGradientProjector<double> projector(NamedParameters{{"a", a}, {"b", b}},
                                            {.granularity = ogpsa::Granularity::global});
@@ -143,9 +144,11 @@ TEST_CASE("in a group the constraint spans its blocks, and an undefined gradient
 }
 
 TEST_CASE("two leaves on one memory are projected each, against the subspace of both") {
-  const auto w = torch::randn({6}, torch::kDouble).requires_grad_(), alias = torch::randn({6}, torch::kDouble).requires_grad_();
+  const auto w = torch::randn({6}, torch::kDouble).requires_grad_(),
+             alias = torch::randn({6}, torch::kDouble).requires_grad_();
   alias.set_data(w.detach());
-  const auto h = torch::randn({6}, torch::kDouble), g = torch::randn({6}, torch::kDouble), f = torch::randn({6}, torch::kDouble);
+  const auto h = torch::randn({6}, torch::kDouble), g = torch::randn({6}, torch::kDouble),
+             f = torch::randn({6}, torch::kDouble);
   BasicGradientProjector<double> projector(NamedParameters{{"w", w}, {"alias", alias}});
   projector.refresh({[&] { return (w * h).sum() + (alias * f).sum(); }});
   w.mutable_grad() = g.clone();
