@@ -1,0 +1,104 @@
+#include <algorithm>
+
+#include "support.hpp"
+
+// How much memory LibTorch is asked for: one gradient of the model in a refresh, a few blocks in a step.
+
+using ogpsa::torch::GradientProjector;
+using ogpsa::torch::NamedParameters;
+using test::Tensor;
+
+namespace {
+
+/// Peak of the bytes that LibTorch allocates on this thread while it lives, over what there was before.
+class PeakMemory {
+ public:
+  PeakMemory() : guard_(c10::DebugInfoKind::PROFILER_STATE, counter_) {}
+  double bytes() const { return static_cast<double>(counter_->peak); }
+
+ private:
+  struct Counter : c10::MemoryReportingInfoBase {
+    // LibTorch 1.13 declares the first, later versions the second.
+    virtual void reportMemoryUsage(void*, std::int64_t bytes, std::int64_t, std::int64_t, c10::Device) { add(bytes); }
+    virtual void reportMemoryUsage(void*, std::int64_t bytes, std::size_t, std::size_t, c10::Device) { add(bytes); }
+    bool memoryProfilingEnabled() const override { return true; }
+    void add(std::int64_t bytes) {
+      now += bytes;
+      peak = std::max(peak, now);
+    }
+    std::int64_t now = 0, peak = 0;
+  };
+  std::shared_ptr<Counter> counter_ = std::make_shared<Counter>();
+  c10::DebugInfoGuard guard_;
+};
+
+constexpr int kBlocks = 16;
+constexpr double kBlockBytes = 128 * 128 * 4;
+
+struct Fixture {
+  Fixture() {
+    torch::manual_seed(1);
+    for (int i = 0; i < kBlocks; ++i) {
+      named.emplace_back("w" + std::to_string(i), torch::randn({128, 128}).requires_grad_());
+      weights.push_back(named.back().second);
+      h.push_back(torch::randn({128, 128}));
+    }
+  }
+  Tensor loss() const {
+    auto sum = torch::zeros({});
+    for (std::size_t i = 0; i < weights.size(); ++i) sum = sum + (weights[i] * h[i]).sum();
+    return sum;
+  }
+  NamedParameters named;
+  std::vector<Tensor> weights, h;
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "a refresh holds one gradient of the model") {
+  GradientProjector projector(named);
+  for (auto& w : weights) w.mutable_grad() = torch::ones_like(w);  // is not copied
+  const PeakMemory peak;
+  projector.refresh({[&] { return loss(); }, [&] { return loss(); }});
+  CHECK(peak.bytes() >= kBlocks * kBlockBytes);
+  CHECK(peak.bytes() <= (kBlocks + 2) * kBlockBytes);
+}
+
+TEST_CASE_FIXTURE(Fixture, "gradients are projected where they lie, or by a copy of one block") {
+  GradientProjector projector(named);
+  projector.refresh({[&] { return loss(); }});
+  for (auto& w : weights) w.mutable_grad() = torch::ones_like(w);
+  {
+    const PeakMemory peak;
+    projector.project_gradients();
+    CHECK(peak.bytes() < 0.1 * kBlockBytes);
+  }
+  for (auto& w : weights) w.mutable_grad() = torch::ones_like(w).t();
+  const PeakMemory peak;
+  projector.project_gradients();
+  CHECK(peak.bytes() <= 1.3 * kBlockBytes);  // LibTorch transposes through a small buffer
+}
+
+TEST_CASE_FIXTURE(Fixture, "a step needs a snapshot of one block beside what the optimizer takes for it") {
+  GradientProjector projector(named);
+  projector.refresh({[&] { return loss(); }});
+  for (const bool project : {false, true}) {
+    torch::optim::AdamW optimizer(weights, torch::optim::AdamWOptions(0.01));
+    for (auto& w : weights) w.mutable_grad() = torch::ones_like(w);
+    optimizer.step();  // allocates the moments
+    const PeakMemory peak;
+    project ? (void)projector.step(optimizer) : (void)optimizer.step();
+    CHECK(peak.bytes() <= (project ? 4.1 : 3.1) * kBlockBytes);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "the metric of the optimizer is made for one block at a time") {
+  GradientProjector projector(named, {.metric = ogpsa::torch::StepMetric::optimizer});
+  projector.refresh({[&] { return loss(); }});
+  torch::optim::AdamW optimizer(weights, torch::optim::AdamWOptions(0.01));
+  for (auto& w : weights) w.mutable_grad() = torch::ones_like(w);
+  optimizer.step();
+  const PeakMemory peak;
+  projector.step(optimizer);
+  CHECK(peak.bytes() <= 4.1 * kBlockBytes);
+}
