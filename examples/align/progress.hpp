@@ -1,0 +1,82 @@
+#pragma once
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <string>
+
+namespace align {
+
+/// "1:05" or "2:03:04".
+inline std::string clock_text(double seconds) {
+  const auto s = static_cast<long long>(std::max(0.0, seconds) + 0.5);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+/// One line at the bottom of the terminal: share done, runs, rate, time left, and what is being done. Nothing is drawn
+/// where stderr is not a terminal. Several threads may report.
+class Progress {
+ public:
+  /// \param work  rows that there are to train on (or evaluate)
+  Progress(double work, int runs) : work_(work), runs_(runs), terminal_(isatty(STDERR_FILENO) == 1) {}
+  ~Progress() { clear(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance(double rows, const std::string& what) {
+    const std::lock_guard lock(mutex_);
+    done_ += rows;
+    const auto now = Clock::now();
+    if (!terminal_ || now - drawn_ < std::chrono::milliseconds(100)) return;
+    drawn_ = now;
+    draw(what);
+  }
+  /// Prints a line above the bar when a run is finished.
+  void finish_run(const std::string& line) {
+    const std::lock_guard lock(mutex_);
+    ++finished_;
+    erase();
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+  }
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    erase();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void erase() const {
+    if (terminal_) fmt::print(stderr, "\r\x1b[K");
+  }
+  void draw(const std::string& what) const {
+    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    const double share = std::min(1.0, done_ / work_), rate = done_ / std::max(seconds, 1e-3);
+    const auto filled = static_cast<std::size_t>(share * 24);
+    auto line = fmt::format("[{}{}] {:3.0f} %  {}/{} runs  {:.0f} rows/s  {} left  {}", std::string(filled, '='),
+                            std::string(24 - filled, ' '), 100 * share, finished_, runs_, rate,
+                            clock_text((work_ - done_) / std::max(rate, 1e-9)), what);
+    winsize size{};
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    line.resize(std::min(line.size(), static_cast<std::size_t>(known ? size.ws_col - 1 : 79)));
+    fmt::print(stderr, "\r{}\x1b[K", line);
+    std::fflush(stderr);
+  }
+
+  double work_;
+  int runs_;
+  bool terminal_;
+  std::mutex mutex_;
+  double done_ = 0;
+  int finished_ = 0;
+  Clock::time_point start_ = Clock::now(), drawn_{};
+};
+
+}  // namespace align
