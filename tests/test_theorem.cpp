@@ -16,13 +16,14 @@ using test::Random;
 using test::Real;
 using test::Tensors;
 
+namespace test_theorem {
 namespace {
 
 constexpr Index inputs = 5, hidden = 7, outputs = 3;
 
-const std::vector<BlockSpec> model_blocks = {{.name = "w1", .rows = hidden, .cols = inputs},
-                                             {.name = "b", .cols = hidden},
-                                             {.name = "w2", .rows = outputs, .cols = hidden}};
+const std::vector<BlockSpec> blocks = {{.name = "w1", .rows = hidden, .cols = inputs},
+                                       {.name = "b", .cols = hidden},
+                                       {.name = "w2", .rows = outputs, .cols = hidden}};
 
 using Weights = std::array<MatrixL, 3>;
 
@@ -53,7 +54,7 @@ struct Task {
 
 /// Rounded to double, as the tensors of the blocks.
 Tensors<double> tensors(const Weights& w) {
-  Tensors<double> result(model_blocks);
+  Tensors<double> result(blocks);
   for (std::size_t i = 0; i < 3; ++i) {
     const MatrixL rows = w[i].cols() == 1 ? MatrixL(w[i].transpose()) : w[i];
     for (Index r = 0, at = 0; r < rows.rows(); ++r) {
@@ -78,7 +79,7 @@ Real order(const Task& task, const Weights& w, const Tensors<double>& d) {
 
 /// The step that Adam with weight decay takes after a few earlier gradients.
 Tensors<double> adam_step(const std::vector<Tensors<double>>& gradients, const Tensors<double>& weights) {
-  Tensors<double> step(model_blocks);
+  Tensors<double> step(blocks);
   for (std::size_t i = 0; i < 3; ++i) {
     for (std::size_t j = 0; j < step[i].size(); ++j) {
       double m = 0, v = 0, decay1 = 1, decay2 = 1;
@@ -127,7 +128,7 @@ TEST_CASE("theorem: reference losses move as eta^2 along the projected gradient,
         task.loss(w, &gradient);
         h.push_back(tensors(gradient));
       }
-      Projector<double> projector(model_blocks, {.granularity = granularity});
+      Projector<double> projector(blocks, {.granularity = granularity});
       test::refresh(projector, h);
       safety.loss(w, &gradient);
       const Tensors<double> raw = tensors(gradient);
@@ -153,7 +154,7 @@ TEST_CASE("theorem: through Adam the rule holds for the projected step, not for 
     task.loss(w, &gradient);
     h.push_back(tensors(gradient));
   }
-  Projector<double> projector(model_blocks);
+  Projector<double> projector(blocks);
   test::refresh(projector, h);
   for (int i = 0; i < 4; ++i) {  // momentum from earlier batches
     Task(random, 6).loss(w, &gradient);
@@ -163,7 +164,7 @@ TEST_CASE("theorem: through Adam the rule holds for the projected step, not for 
   }
   const Tensors<double> weights = tensors(w);
   const Tensors<double> published = adam_step(projected, weights), step = adam_step(raw, weights);
-  Tensors<double> exact = step, in_metric = step, metric(model_blocks);
+  Tensors<double> exact = step, in_metric = step, metric(blocks);
   projector.project_steps(exact.views());
   for (std::size_t i = 0; i < 3; ++i) {
     for (std::size_t j = 0; j < metric[i].size(); ++j) metric[i][j] = std::abs(raw.back()[i][j]) + 1e-8;
@@ -198,9 +199,9 @@ TEST_CASE("theorem: one-sided, a reference loss may fall but does not rise to fi
       task.loss(w, &gradient);
       h.push_back(tensors(gradient));
     }
-    Projector<double> projector(model_blocks, {.projection = {.mode = ProjectionMode::one_sided}});
+    Projector<double> projector(blocks, {.projection = {.mode = ProjectionMode::one_sided}});
     test::refresh(projector, h);
-    Tensors<double> step(model_blocks, random);
+    Tensors<double> step(blocks, random);
     projector.project_steps(step.views());
     for (const auto& task : references) {
       const Real eta = 1e-6L;
@@ -246,3 +247,5 @@ TEST_CASE_TEMPLATE("theorem: on the input side a step of any size leaves W x as 
           64 * test::roundoff<T> * raw.matrix(0).norm() * outside.norm());
   }
 }
+
+}  // namespace test_theorem
