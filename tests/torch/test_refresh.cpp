@@ -74,9 +74,9 @@ TEST_CASE("an empty micro-batch is left out; an objective of empty ones is an er
   const Task task(3);
   const auto nan = [] { return torch::full({}, NAN, torch::kDouble); };  // a mean over nothing
   BasicGradientProjector<double> projector(model, {});
-  projector.refresh({Objective{"task", 2, [&](ogpsa::Index i) {
-                                 return i == 0 ? ReferenceLoss{nan(), 0} : ReferenceLoss{task.loss(model), 12};
-                               }}});
+  projector.refresh({{"task", 2, [&](ogpsa::Index i) {
+                        return i == 0 ? ReferenceLoss{nan(), 0} : ReferenceLoss{task.loss(model), 12};
+                      }}});
   const auto mean = test::gradient(task.loss(model), model.parameters());
   CHECK(distance(projector.core().subspace("first.weight"), mean[0]) < 1e-14);
   const auto message = test::message_of<ogpsa::StateError>([&] {

@@ -149,6 +149,11 @@ TEST_CASE("what cannot be a block, or a pattern that finds nothing, is an error 
                          GradientProjector(NamedParameters{{"whole", whole}, {"turned", turned}});
                        }),
                        "'turned' shares its memory with 'whole' in another shape"));
+  const auto leaf = torch::randn({2}).requires_grad_();
+  CHECK(test::contains(test::message_of<InvalidArgument>([&] {
+                         GradientProjector(NamedParameters{{"w", leaf * 2}});
+                       }),
+                       "parameter 'w' is computed from other tensors"));
   // A device that this adapter does not read; "meta" stands for any, as every build has it.
   const auto elsewhere = torch::empty({2}, torch::device(torch::kMeta)).requires_grad_();
   CHECK(test::contains(test::message_of<InvalidArgument>([&] {

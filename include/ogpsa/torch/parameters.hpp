@@ -178,6 +178,10 @@ class Selector {
     const auto skip = [&](const std::string& reason) { result_.skipped.push_back({name, reason}); };
     if (!tensor.defined() || tensor.numel() == 0) return skip("it is empty");
     if (!tensor.requires_grad()) return skip("it is frozen (requires_grad is false)");
+    if (!tensor.is_leaf()) {
+      throw InvalidArgument("ogpsa: parameter '" + name +
+                            "' is computed from other tensors; give the leaf that is trained");
+    }
     check_tensor(tensor, "parameter '" + name + "'");
     const auto seen = by_memory_.find(tensor.data_ptr());
     if (seen == by_memory_.end()) return add(name, tensor);
