@@ -2,6 +2,8 @@
 
 // project_gradients: once per optimizer step, in place on .grad.
 
+namespace torch_gradients {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::NamedParameters;
@@ -188,3 +190,5 @@ TEST_CASE("reports carry the step of refresh_due and the age of the basis") {
   CHECK(projector.report().basis_age == 11);
   CHECK(projector.refresh_due(90));
 }
+
+}  // namespace torch_gradients

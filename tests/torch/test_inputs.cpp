@@ -2,6 +2,8 @@
 
 // The input side from what a layer sees: observe_inputs in the module's forward.
 
+namespace torch_inputs {  // files are compiled together
+
 using ogpsa::Form;
 using ogpsa::MomentSource;
 using ogpsa::torch::BasicGradientProjector;
@@ -132,3 +134,5 @@ TEST_CASE("both sides: inputs from the layer, outputs from its gradients") {
   const auto l = torch::from_blob(const_cast<double*>(side.basis().data), {2, 6}, torch::kDouble);
   CHECK(test::two_norm(l.t().matmul(l) - outputs.matmul(outputs.t())) < 1e-12);
 }
+
+}  // namespace torch_inputs

@@ -4,6 +4,8 @@
 
 // How much memory LibTorch is asked for: one gradient of the model in a refresh, a few blocks in a step.
 
+namespace torch_memory {  // files are compiled together
+
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::NamedParameters;
 using test::Tensor;
@@ -102,3 +104,5 @@ TEST_CASE_FIXTURE(Fixture, "the metric of the optimizer is made for one block at
   projector.step(optimizer);
   CHECK(peak.bytes() <= 4.1 * kBlockBytes);
 }
+
+}  // namespace torch_memory

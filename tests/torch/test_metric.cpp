@@ -2,6 +2,8 @@
 
 // step in the optimizer's own metric P = sqrt(v / bias correction) + eps: D' = D - P^-1 H (H^T P^-1 H)^-1 H^T D.
 
+namespace torch_metric {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 using ogpsa::torch::StepMetric;
 using test::Mlp;
@@ -97,3 +99,5 @@ TEST_CASE("an optimizer without a metric is an error, before anything is changed
                        "only Adam and AdamW"));
   CHECK(test::same_bits(model.parameters(), before));
 }
+
+}  // namespace torch_metric

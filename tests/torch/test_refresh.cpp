@@ -2,6 +2,8 @@
 
 // What refresh makes of closures: the subspace of their gradients.
 
+namespace torch_refresh {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::NamedParameters;
@@ -186,3 +188,5 @@ TEST_CASE("every storage type gives the subspace of its own gradient") {
   projector.refresh({[&] { return (w * x).sum(); }});
   CHECK(distance(projector.core().subspace("w"), x.to(torch::kDouble)) < 1e-6);
 }
+
+}  // namespace torch_refresh

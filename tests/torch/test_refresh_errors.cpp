@@ -2,6 +2,8 @@
 
 // What can go wrong in a refresh is named, and changes nothing.
 
+namespace torch_refresh_errors {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::NamedParameters;
@@ -130,3 +132,5 @@ TEST_CASE("projecting before the first refresh is an error that says what to cal
   CHECK(contains(message_of<ogpsa::StateError>([&] { projector.step(optimizer); }), "call refresh first"));
   CHECK(torch::equal(w, torch::ones({3})));
 }
+
+}  // namespace torch_refresh_errors

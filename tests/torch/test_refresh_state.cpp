@@ -2,6 +2,8 @@
 
 // Refresh leaves no trace in the training run, whether it ends well or throws.
 
+namespace torch_refresh_state {  // files are compiled together
+
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::Objective;
 using ogpsa::torch::ReferenceLoss;
@@ -127,3 +129,5 @@ TEST_CASE("the run goes on after a refresh as it would have without one") {
   };
   CHECK(test::same_bits(train(true), train(false)));
 }
+
+}  // namespace torch_refresh_state

@@ -2,6 +2,8 @@
 
 // Which parameters become blocks, and in which form.
 
+namespace torch_selection {  // files are compiled together
+
 using ogpsa::Form;
 using ogpsa::InvalidArgument;
 using ogpsa::torch::GradientProjector;
@@ -161,3 +163,5 @@ TEST_CASE("what cannot be a block, or a pattern that finds nothing, is an error 
                        }),
                        "is on meta"));
 }
+
+}  // namespace torch_selection

@@ -5,6 +5,8 @@
 
 // A run that saves, ends, and goes on from the file is the same bit for bit as one that was never interrupted.
 
+namespace torch_state {  // files are compiled together
+
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::Options;
 using test::Mlp;
@@ -74,3 +76,5 @@ TEST_CASE("a state of other blocks is refused, and the projector stays as it was
   CHECK_THROWS_AS(other.projector.load(path / "missing"), ogpsa::FileError);
   std::filesystem::remove(path);
 }
+
+}  // namespace torch_state

@@ -2,6 +2,8 @@
 
 // step(optimizer): the optimizer's own step, less what would move the reference losses.
 
+namespace torch_step {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 using ogpsa::torch::GradientProjector;
 using ogpsa::torch::NamedParameters;
@@ -273,3 +275,5 @@ TEST_CASE("weights in half precision: the constraint holds to the rounding of th
     CHECK(std::abs(test::dot_product(hd, raw)) > 10);
   }
 }
+
+}  // namespace torch_step

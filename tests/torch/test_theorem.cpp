@@ -3,6 +3,8 @@
 // The theorem of OGPSA: along the projected step of size eta the reference loss moves as eta^2, along the raw one as
 // eta. So halving eta divides the change by 4 and by 2.
 
+namespace torch_theorem {  // files are compiled together
+
 using ogpsa::torch::BasicGradientProjector;
 
 namespace {
@@ -134,3 +136,5 @@ TEST_CASE("on the input side a step of any size leaves the answers to inputs in 
     check_layer(model.second, before[2], hidden);
   }
 }
+
+}  // namespace torch_theorem
