@@ -5,6 +5,7 @@
 
 using namespace ogpsa;
 
+namespace test_rank {
 namespace {
 
 /// The definition, read word by word: the largest k that every limit allows.
@@ -70,3 +71,5 @@ TEST_CASE("rank: options outside their range") {
     CHECK_THROWS_AS(check(bad), InvalidArgument);
   }
 }
+
+}  // namespace test_rank

@@ -9,6 +9,7 @@ using test::Random;
 using test::Real;
 using test::Tensors;
 
+namespace test_refresh {
 namespace {
 
 const std::vector<BlockSpec> blocks = {{.name = "a", .rows = 5, .cols = 8}, {.name = "b", .cols = 30}};
@@ -141,3 +142,5 @@ TEST_CASE("refresh: nothing changes before finish, and a second collector is ind
   projector.finish_refresh(std::move(first), 4);
   CHECK(test::exact(projector.subspace("a").basis()) != before);
 }
+
+}  // namespace test_refresh

@@ -12,6 +12,7 @@
 using namespace ogpsa;
 using nlohmann::json;
 
+namespace test_report {
 namespace {
 
 json line(const Report& report, bool per_block = true) {
@@ -105,3 +106,5 @@ TEST_CASE("report: totals of blocks with different numbers of objectives") {
   REQUIRE(total.objective_coefficients.size() == 3);
   CHECK(total.objective_coefficients == Eigen::Vector3d(3, 2, 3));
 }
+
+}  // namespace test_report

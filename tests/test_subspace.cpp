@@ -8,6 +8,7 @@ using namespace ogpsa;
 using test::Random;
 using test::Real;
 
+namespace test_subspace {
 namespace {
 
 /// Checks an estimate against the exact SVD of the same columns. Singular values near the tolerance may fall on
@@ -206,3 +207,5 @@ TEST_CASE_TEMPLATE("estimate: many columns, wide and tall", T, float, double) {
   CHECK(rest.colwise().norm().maxCoeff() <=
         64 * test::roundoff<T> * h.template cast<double>().colwise().norm().maxCoeff());
 }
+
+}  // namespace test_subspace

@@ -8,6 +8,7 @@ using namespace ogpsa;
 using test::Random;
 using test::Real;
 
+namespace test_subspace_update {
 namespace {
 
 template <class T>
@@ -292,3 +293,5 @@ TEST_CASE_TEMPLATE("from_parts takes what a subspace gave, and nothing that is n
   objectives(0, 0) = std::numeric_limits<double>::infinity();
   CHECK_THROWS_AS(S::from_parts(basis(), s.singular_values(), objectives, s.objective_norms()), InvalidArgument);
 }
+
+}  // namespace test_subspace_update

@@ -8,6 +8,7 @@ using namespace ogpsa;
 using test::Random;
 using test::Real;
 
+namespace test_thin_svd {
 namespace {
 
 template <class T>
@@ -67,3 +68,5 @@ TEST_CASE_TEMPLATE("thin SVD: repeated, clustered and zero singular values", T, 
   check_svd<T>(h, Orthonormalization::cholesky_qr2);
   check_svd<T>(h, Orthonormalization::shifted_cholesky_qr3);
 }
+
+}  // namespace test_thin_svd

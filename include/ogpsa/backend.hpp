@@ -84,7 +84,9 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   { b.first_non_finite(q) } -> std::same_as<Entry>;        // in column order
   { b.column_max_abs(q) } -> std::same_as<std::vector<double>>;
   { b.first_non_finite(tensor) } -> std::same_as<Index>;   // -1 when all are finite
-  { b.first_not_positive(tensor) } -> std::same_as<Index>;
+  { b.first_beyond(tensor, int{}) } -> std::same_as<Index>;  // |x| >= 2^exponent, or not finite
+  { b.first_outside(tensor, weight, weight) } -> std::same_as<Index>;  // not in [low, high]
+  { b.max_abs(tensor) } -> std::same_as<double>;           // of finite values
   b.scale_columns(a, factors);                             // a_j <- factors_j a_j
   b.add_scaled(a, tensor, weight);                         // a <- a + weight * tensor, a one column
   { b.gram(q, q) } -> std::same_as<Eigen::MatrixXd>;       // a^T b, summed in double over all ranks
@@ -95,7 +97,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.load_difference(a, tensor, tensor);                    // a <- first - second, both of one storage type
   b.add_to_tensor(TensorView{}, q);                        // tensor <- tensor + q, rounded once
   // One side of a matrix
-  b.add_outer(a, tensor, weight, bool{});                  // a <- a + weight * X X^T, X fast x slow (or X^T X)
+  b.add_outer(a, tensor, weight, bool{});                  // a <- a + Y Y^T, Y = weight * X, X fast x slow (or X^T)
   { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending
   // Projections, all blocks of a model at once
   b.coefficients(pieces, coefficients);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -48,8 +49,8 @@ struct Unit : UnitShape {
   Subspace<T, B> flat = {};
   Subspace<T, B> input = {}, output = {};
   KroneckerFactor<T, B> input_factor = {}, output_factor = {};
-  /// Mean eigenvalue of each side's second moment, for soft weights.
-  double input_mean = 0, output_mean = 0;
+  /// Square root of the mean eigenvalue of each side's second moment, for soft weights.
+  double input_scale = 0, output_scale = 0;
 
   Index rank() const {
     if (form == Form::flat) return flat.rank();
@@ -102,32 +103,48 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
 /// Soft weights of a structured unit's coefficients, in the order of its tensor's memory.
 template <class T, class B>
 Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<ProjectionPiece<T>>& pieces, double damping) {
-  const auto relative = [](const Subspace<T, B>& side, double mean) -> Eigen::VectorXd {
-    return side.singular_values().array().square() / mean;
+  const auto relative = [](const Subspace<T, B>& side, double scale) -> Eigen::VectorXd {
+    return (side.singular_values().array() / scale).square();
   };
   Eigen::MatrixXd eigenvalues;  // relative to their mean: k x 1 for one side, k_left x k_right for both
   if (unit.form != Form::both) {
-    eigenvalues = unit.has_input() ? relative(unit.input, unit.input_mean) : relative(unit.output, unit.output_mean);
+    eigenvalues = unit.has_input() ? relative(unit.input, unit.input_scale) : relative(unit.output, unit.output_scale);
   } else {
-    eigenvalues = relative(unit.input, unit.input_mean) * relative(unit.output, unit.output_mean).transpose();
+    eigenvalues = relative(unit.input, unit.input_scale) * relative(unit.output, unit.output_scale).transpose();
     const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
     if (!row_major) eigenvalues.transposeInPlace();
   }
   return (eigenvalues.array() / (eigenvalues.array() + damping)).matrix();
 }
 
+/// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::restriction).
+template <class T, class B>
+void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) {
+  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(subspace.rank(), subspace.rank());
+  for (const auto& piece : unit.pieces) gram += subspace.backend().gram(piece.left, piece.left);
+  const SmallSvd svd = small_svd(gram);  // symmetric: the singular vectors are eigenvectors
+  Index rank = 0;
+  while (rank < svd.s.size() && svd.s(rank) > 64 * std::numeric_limits<double>::epsilon() * svd.s(0)) ++rank;
+  const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
+  unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
+  unit.restricted_objectives = roots.asDiagonal() * (svd.u.leftCols(rank).transpose() * subspace.objectives());
+}
+
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.
 template <class T, class B>
-ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, std::span<const TensorView> tensors,
-                                  const ProjectionOptions& options, double damping, Direction direction) {
+ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, const std::vector<BlockSpec>& blocks,
+                                  std::span<const TensorView> tensors, const ProjectionOptions& options, double damping,
+                                  Direction direction) {
   ProjectionUnit<T> result{.name = unit.name, .options = options, .direction = direction};
+  // Of `both`, only what lies in both sides is removed: nothing where one is empty.
+  const bool empty = unit.form == Form::both && unit.rank() == 0;
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const TensorView& tensor = tensors[unit.blocks[i]];
     if (tensor.data == nullptr) continue;
     ProjectionPiece<T> piece{tensor, tensor.size(), 1, {}, {}};
     if (unit.form == Form::flat) {
       piece.left = unit.flat.basis().row_range(unit.offsets[i], tensor.size());
-    } else {
+    } else if (!empty) {
       piece.fast = tensor.fast();
       piece.slow = tensor.slow();
       const bool row_major = tensor.layout == Layout::row_major;
@@ -135,13 +152,15 @@ ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, std::span<const Tensor
       if (unit.has_output()) (row_major ? piece.right : piece.left) = unit.output.basis();
     }
     result.pieces.push_back(piece);
+    result.piece_names.push_back(blocks[unit.blocks[i]].name);
   }
   if (unit.form == Form::flat) {
     result.objectives = &unit.flat.objectives();
     result.objective_norms = &unit.flat.objective_norms();
+    if (!result.pieces.empty() && result.pieces.size() < unit.blocks.size()) restrict_to_given(unit.flat, result);
     return result;
   }
-  if (damping > 0) result.weights = side_weights(unit, result.pieces, damping);
+  if (damping > 0 && unit.rank() > 0) result.weights = side_weights(unit, result.pieces, damping);
   return result;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -68,10 +68,10 @@ inline std::string json_string(const std::string& text) {
 
 /// A JSON number with 9 digits; null for what JSON cannot hold.
 inline std::string json_number(double value) {
-  if (!std::isfinite(value)) return "null";
+  if (!is_finite(value)) return "null";
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.9g", value);
-  return buffer;
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::general, 9).ptr;
+  return {buffer, end};  // unlike printf, whatever the locale
 }
 
 inline const char* form_name(Form form) {

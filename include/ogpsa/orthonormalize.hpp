@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
+#include "ogpsa/finite.hpp"
 #include "ogpsa/rank.hpp"
 #include "ogpsa/small_dense.hpp"
 
@@ -39,7 +40,7 @@ constexpr double unit_roundoff() {
 /// max |G - I|; infinite where G is not finite.
 inline double distance_from_identity(const Eigen::MatrixXd& gram) {
   if (gram.size() == 0) return 0;
-  if (!gram.allFinite()) return std::numeric_limits<double>::infinity();
+  if (!all_finite(gram)) return std::numeric_limits<double>::infinity();
   return (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
 }
 
@@ -126,7 +127,7 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
 inline double equilibrated_condition(const Eigen::MatrixXd& r) {
   if (r.size() == 0) return 1;
   const Eigen::VectorXd norms = r.colwise().norm();
-  if (!norms.allFinite() || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
+  if (!all_finite(norms) || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
   const Eigen::VectorXd s = small_svd(r * norms.cwiseInverse().asDiagonal()).s;
   return s(0) / s(r.cols() - 1);
 }
@@ -169,7 +170,8 @@ DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, 
 /// True when no column's squared norm, on the diagonal of the Gram matrix, is near an end of the range of double. False
 /// for zero columns, and where a column is not finite.
 inline bool in_range(const Eigen::MatrixXd& gram) {
-  return (gram.diagonal().array() > 1e-24).all() && (gram.diagonal().array() < 1e24).all();
+  return all_finite(gram.diagonal()) && (gram.diagonal().array() > 1e-24).all() &&
+         (gram.diagonal().array() < 1e24).all();
 }
 
 /// Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
@@ -180,6 +182,8 @@ Eigen::VectorXd bring_into_range(const B& backend, MatrixView<T> h, Eigen::Matri
   Eigen::VectorXd factors = Eigen::VectorXd::Ones(h.cols);
   if (in_range(gram)) return factors;
   std::vector<double> scale = backend.column_max_abs(MatrixView<const T>(h));
+  for (double& s : scale) s = std::min(s, 0x1p1000);  // so that the sum is finite
+  backend.all_reduce(std::span<double>(scale));       // every rank has to scale alike
   for (Index j = 0; j < h.cols; ++j) {
     double& s = scale[static_cast<std::size_t>(j)];
     const int exponent = s > 0 ? std::max(std::ilogb(s), -1022) : 0;  // 2^1022 is finite, 2^1074 is not

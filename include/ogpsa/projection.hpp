@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "ogpsa/finite.hpp"
 #include "ogpsa/nonnegative_least_squares.hpp"
 #include "ogpsa/subspace.hpp"
 
@@ -68,6 +70,13 @@ struct ProjectionUnit {
   const Eigen::VectorXd* objective_norms = nullptr;
   /// Soft weights in [0, 1] of the coefficients (k_left x k_right, or k x 1 for one side); empty: all 1.
   Eigen::MatrixXd weights = {};
+  /// Names of the pieces, for errors; empty: all have the unit's name.
+  std::vector<std::string> piece_names = {};
+  /// Where only some rows Q_g of a flat basis are given: W (k x r) such that Q_g W is orthonormal and spans what Q_g
+  /// does; empty: all rows are given.
+  Eigen::MatrixXd restriction = {};
+  /// Coordinates (r x K) of the objectives' given rows in Q_g W.
+  Eigen::MatrixXd restricted_objectives = {};
 };
 
 /// \throws InvalidArgument for an option outside its range.
@@ -110,9 +119,20 @@ void check_mode(const ProjectionUnit<T>& unit) {
   }
 }
 
-/// Modes on the coefficients c of a gradient: what to keep of it and which coefficients to remove.
+/// <g, h_r> / |h_r| for each objective.
+inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
+                                              const Eigen::MatrixXd& c) {
+  Eigen::VectorXd result = Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
+  for (Eigen::Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
+    if ((*norms)(r) > 0) result(r) = (objectives->col(r) / (*norms)(r)).dot(c.col(0));
+  }
+  return result;
+}
+
+/// Modes on the coefficients c of a gradient in an orthonormal basis, and the objectives in it: what to keep of the
+/// gradient and which coefficients to remove.
 template <class T>
-PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c) {
+PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, const Eigen::MatrixXd* objectives) {
   const auto& options = unit.options;
   const Eigen::MatrixXd weighted = unit.weights.size() > 0 ? c.cwiseProduct(unit.weights).eval() : c;
   const double sign = unit.direction == Direction::gradient ? 1.0 : -1.0;
@@ -122,17 +142,32 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c) {
     case ProjectionMode::inside:
       return {0.0, -weighted};
     case ProjectionMode::conflicting: {
-      const Eigen::VectorXd h = unit.objectives->col(0);
+      const double norm = objectives->col(0).stableNorm();
+      const Eigen::VectorXd h = objectives->col(0) / (norm > 0 ? norm : 1.0);
       const double product = sign * h.dot(c.col(0));
       if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
       return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
     }
-    case ProjectionMode::one_sided: {
-      const Eigen::VectorXd lambda = nonnegative_least_squares(*unit.objectives, -sign * c.col(0));
-      return {1.0, -options.alpha * sign * (*unit.objectives * lambda)};
-    }
+    case ProjectionMode::one_sided:
+      return {1.0, -options.alpha * sign * nonnegative_least_squares(*objectives, -sign * c.col(0)).fitted};
   }
   throw InvalidArgument("ogpsa: unknown ProjectionMode");
+}
+
+/// The same for the coefficients of a unit as they were measured. Also fills in what they say about the gradient.
+template <class T>
+PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, ProjectionResult& result) {
+  result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, inner);
+  if (unit.restriction.size() == 0) {
+    result.norm_inside = inner.squaredNorm();
+    return decide(unit, inner, unit.objectives);
+  }
+  // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
+  const Eigen::MatrixXd c = unit.restriction.transpose() * inner;
+  result.norm_inside = c.squaredNorm();
+  PieceChange change = decide(unit, c, &unit.restricted_objectives);
+  change.remove = unit.restriction * change.remove;
+  return change;
 }
 
 template <class T>
@@ -143,22 +178,35 @@ SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
   return {1.0, unit.options.alpha * weights};
 }
 
+template <class T>
+[[noreturn]] void throw_out_of_range(const ProjectionUnit<T>& unit, const std::string& name) {
+  throw NonFiniteError("ogpsa: block '" + name + "': the " +
+                       (unit.direction == Direction::gradient ? "gradient" : "step") +
+                       " has values that leave the range of " + (sizeof(T) == 4 ? "float" : "double") +
+                       " arithmetic; nothing was changed. Scale it down, or use a wider type");
+}
+
+/// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
 template <class T, class B>
-[[noreturn]] void throw_non_finite(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {
-  throw NonFiniteError("ogpsa: block '" + unit.name +
-                       "': " + (unit.direction == Direction::gradient ? "gradient" : "step") + " element " +
-                       std::to_string(backend.first_non_finite(piece.tensor)) +
+[[noreturn]] void throw_bad_piece(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {
+  std::string name = unit.name;
+  for (std::size_t i = 0; i < unit.piece_names.size(); ++i) {
+    if (unit.pieces[i].tensor.data == piece.tensor.data) name = unit.piece_names[i];
+  }
+  const Index bad = backend.first_non_finite(piece.tensor);
+  if (bad < 0) throw_out_of_range(unit, name);
+  throw NonFiniteError("ogpsa: block '" + name + "': " + (unit.direction == Direction::gradient ? "gradient" : "step") +
+                       " element " + std::to_string(bad) +
                        " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
                        "loss scale");
 }
 
-inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
-                                              const Eigen::MatrixXd& c) {
-  if (!objectives || objectives->size() == 0) {
-    return Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
-  }
-  const Eigen::VectorXd products = objectives->transpose() * c.col(0);
-  return (norms->array() > 0).select(products.array() / norms->array(), 0.0);
+/// \throws NonFiniteError for coefficients that overflowed.
+template <class T>
+void check_range(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner) {
+  constexpr double largest = static_cast<double>(std::numeric_limits<T>::max());
+  if (all_finite(inner) && (inner.size() == 0 || inner.cwiseAbs().maxCoeff() <= largest)) return;
+  throw_out_of_range(unit, unit.name);
 }
 
 /// The pieces of many units, sorted by how they are projected, on their way through `project_units`.
@@ -189,16 +237,19 @@ struct ProjectionBatch {
     backend.coefficients(std::span<const ProjectionPiece<T>>(shared), parts);
     for (std::size_t p = 0; p < shared.size(); ++p) {
       const std::size_t u = shared_unit[p];
-      if (!std::isfinite(parts[p].squared_norm) && backend.first_non_finite(shared[p].tensor) >= 0) {
-        throw_non_finite(backend, units[u], shared[p]);
-      }
+      // The square of a large double may overflow; the square of a float may not, in double.
+      const bool known = is_finite(parts[p].squared_norm);
+      const bool bad = !known && (sizeof(T) == 4 || backend.first_non_finite(shared[p].tensor) >= 0);
+      if (bad) throw_bad_piece(backend, units[u], shared[p]);
       inner[u] = inner[u].cols() == 0 ? parts[p].inner : (inner[u] + parts[p].inner).eval();
       results[u].norm_before += parts[p].squared_norm;
     }
-    for (std::size_t p = 0; p < sides.size(); ++p) {
-      if (backend.first_non_finite(sides[p].tensor) < 0) continue;
-      throw_non_finite(backend, units[side_unit[p]], sides[p]);
-    }
+    // One-sided pieces are measured and changed at once, so look first. Sums of 2^24 products stay below the limit.
+    backend.for_each(static_cast<Index>(sides.size()), [&](Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      const int exponent = std::numeric_limits<T>::max_exponent - 13;
+      if (backend.first_beyond(sides[p].tensor, exponent) >= 0) throw_bad_piece(backend, units[side_unit[p]], sides[p]);
+    });
   }
 
   /// Sums coefficients and norms over the ranks, in one buffer.
@@ -222,12 +273,10 @@ struct ProjectionBatch {
   template <class B>
   void apply(const B& backend, std::span<const ProjectionUnit<T>> units) {
     std::vector<PieceChange> unit_changes(units.size()), changes;
+    for (std::size_t u = 0; u < units.size(); ++u) check_range(units[u], inner[u]);
     for (std::size_t u = 0; u < units.size(); ++u) {
       if (inner[u].cols() == 0) continue;  // a unit of one-sided pieces, or of none
-      results[u].norm_inside = inner[u].squaredNorm();
-      results[u].objective_coefficients =
-          objective_coefficients(units[u].objectives, units[u].objective_norms, inner[u]);
-      unit_changes[u] = decide(units[u], inner[u]);
+      unit_changes[u] = decide(units[u], inner[u], results[u]);
     }
     for (const std::size_t u : shared_unit) changes.push_back(unit_changes[u]);
     std::vector<SideChange> side_changes;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -74,8 +75,9 @@ class Projector {
   }
   /// Makes or updates the subspaces from what was collected.
   /// \param step  the optimizer step, for `refresh_due` and the age in reports; at least 0
-  /// \throws StateError when nothing was collected, or an objective is missing; NonFiniteError when sums overflowed;
-  ///         both with the subspaces as they were. NumericalError for a method that the caller chose.
+  /// \throws InvalidArgument for another projector's collector; StateError when nothing was collected, or an objective
+  ///         is missing; NonFiniteError when sums overflowed; NumericalError for a method that the caller chose. The
+  ///         subspaces are then as they were (but for NumericalError while streaming, which updates them in place).
   void finish_refresh(ReferenceCollector<T, B> collected, Index step);
 
   /// Projects gradients in place: g <- g - Q Q^T g, or as `options().projection` says.
@@ -122,8 +124,15 @@ class Projector {
                                    std::span<const TensorView> after, std::span<const ConstTensorView> metric) const;
   ProjectionResult project_in_metric(const Unit& unit, std::span<const TensorView> steps,
                                      std::span<const ConstTensorView> metric) const;
-  void finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums, const std::vector<double>& weights);
-  void finish_side(KroneckerFactor<T, B>& kept, KroneckerFactor<T, B> fresh, Subspace<T, B>& side, double& mean);
+  /// What a refresh has made for one unit.
+  struct Fresh {
+    std::optional<Subspace<T, B>> flat;
+    Subspace<T, B> input, output;
+  };
+  void check_collected(const ReferenceCollector<T, B>& collected) const;
+  std::optional<Subspace<T, B>> finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                            const std::vector<double>& weights);
+  Subspace<T, B> finish_side(const KroneckerFactor<T, B>& kept, KroneckerFactor<T, B>& fresh) const;
   const Unit& unit_of(const std::string& block, Form form) const;
   Report::Entry entry(const Unit& unit, ProjectionResult result) const {
     return {unit.name, unit.form, unit.rank(), std::move(result)};

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <limits>
+
 #include "ogpsa/projector.hpp"
 
 /// \file
@@ -39,6 +42,44 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
 template <class T, class B>
 void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index step) {
   if (step < 0) throw InvalidArgument("ogpsa: finish_refresh at step " + std::to_string(step) + "; count from 0");
+  check_collected(collected);
+  // New subspaces first, then they all take their place: a failure leaves the old ones. (A stream is updated in place.)
+  std::vector<Fresh> fresh(units_.size());
+  backend_.for_each(static_cast<Index>(units_.size()), [&](Index i) {
+    const auto u = static_cast<std::size_t>(i);
+    auto& unit = units_[u];
+    auto& sums = collected.sums_[u];
+    if (unit.form == Form::flat) fresh[u].flat = finish_flat(unit, sums, collected.weights_);
+    if (unit.has_input()) fresh[u].input = finish_side(unit.input_factor, sums.input);
+    if (unit.has_output()) fresh[u].output = finish_side(unit.output_factor, sums.output);
+  });
+  const bool keep_factors = options_.policy == RefreshPolicy::streaming;
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    auto& unit = units_[u];
+    auto& sums = collected.sums_[u];
+    if (unit.form == Form::flat && fresh[u].flat) unit.flat = std::move(*fresh[u].flat);
+    unit.input = std::move(fresh[u].input);
+    unit.output = std::move(fresh[u].output);
+    unit.input_scale = sums.input.scale();
+    unit.output_scale = sums.output.scale();
+    if (keep_factors) unit.input_factor = std::move(sums.input);
+    if (keep_factors) unit.output_factor = std::move(sums.output);
+  }
+  last_refresh_ = step;
+}
+
+/// \throws InvalidArgument, StateError or NonFiniteError for what cannot be finished.
+template <class T, class B>
+void Projector<T, B>::check_collected(const ReferenceCollector<T, B>& collected) const {
+  const auto same = [](const detail::UnitShape& a, const detail::UnitShape& b) {
+    return a.name == b.name && a.form == b.form && a.dimension == b.dimension && a.blocks == b.blocks;
+  };
+  if (!std::equal(units_.begin(), units_.end(), collected.units_.begin(), collected.units_.end(), same) ||
+      collected.sums_.size() != units_.size()) {
+    throw InvalidArgument(
+        "ogpsa: finish_refresh with a collector of another projector, or one that was finished before; use "
+        "begin_refresh of this one");
+  }
   const bool any_inputs =
       std::any_of(collected.sums_.begin(), collected.sums_.end(), [](const auto& sums) { return !sums.input.empty(); });
   if (collected.weights_.empty() && !any_inputs) {
@@ -49,40 +90,38 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
     throw StateError("ogpsa: objective " + std::to_string(r) + " has no reference gradient, but objective " +
                      std::to_string(collected.weights_.size() - 1) + " has; add at least one batch for each");
   }
-  for (std::size_t u = 0; u < units_.size(); ++u) {  // before anything changes
-    const Entry bad = backend_.first_non_finite(MatrixView<const T>(collected.sums_[u].flat.view()));
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    const auto& sums = collected.sums_[u];
+    if (!detail::is_finite(sums.input.trace()) || !detail::is_finite(sums.output.trace())) {
+      throw NonFiniteError("ogpsa: block '" + units_[u].name +
+                           "': the second moment of its reference gradients or inputs overflowed; nothing was changed");
+    }
+    const Entry bad = backend_.first_non_finite(MatrixView<const T>(sums.flat.view()));
     if (!bad.found()) continue;
-    throw NonFiniteError("ogpsa: block '" + units_[u].name + "': the sum of reference gradients of objective " +
-                         std::to_string(bad.col) + " overflowed at element " + std::to_string(bad.row) +
+    std::size_t block = 0;  // of the unit, in which the row lies
+    while (block + 1 < units_[u].offsets.size() && units_[u].offsets[block + 1] <= bad.row) ++block;
+    throw NonFiniteError("ogpsa: block '" + blocks_[units_[u].blocks[block]].name +
+                         "': the sum of reference gradients of objective " + std::to_string(bad.col) +
+                         " overflowed at element " + std::to_string(bad.row - units_[u].offsets[block]) +
                          "; nothing was changed");
   }
-  backend_.for_each(static_cast<Index>(units_.size()), [&](Index u) {
-    auto& unit = units_[static_cast<std::size_t>(u)];
-    auto& sums = collected.sums_[static_cast<std::size_t>(u)];
-    if (unit.form == Form::flat) finish_flat(unit, sums, collected.weights_);
-    if (unit.has_input()) finish_side(unit.input_factor, std::move(sums.input), unit.input, unit.input_mean);
-    if (unit.has_output()) finish_side(unit.output_factor, std::move(sums.output), unit.output, unit.output_mean);
-  });
-  last_refresh_ = step;
 }
 
+/// The new subspace of a flat unit; nothing where it was updated in place.
 template <class T, class B>
-void Projector<T, B>::finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                  const std::vector<double>& weights) {
+std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                                           const std::vector<double>& weights) {
   const auto& reference = options_.reference;
   const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
   if (reference.collect == Collect::batch) {
-    if (!streaming) {
-      unit.flat = std::move(sums.batches);
-      return;
-    }
+    if (!streaming) return std::move(sums.batches);
     typename B::template Matrix<T> columns(unit.dimension, sums.batches.rank());
     backend_.copy(sums.batches.basis(), columns.view());
     const auto& values = sums.batches.singular_values();
     backend_.scale_columns(columns.view(),
                            std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
     unit.flat.update(std::move(columns), options_.forgetting, reference.rank, {reference.method, false, unit.name});
-    return;
+    return std::nullopt;
   }
   sums.flat.resize_columns(static_cast<Index>(weights.size()));
   std::vector<double> factors;
@@ -95,24 +134,18 @@ void Projector<T, B>::finish_flat(Unit& unit, typename ReferenceCollector<T, B>:
   const EstimateOptions estimate{reference.method, reference.normalize, unit.name};
   if (streaming) {
     unit.flat.update(std::move(sums.flat), options_.forgetting, reference.rank, estimate, objectives);
-  } else {
-    unit.flat.replace(std::move(sums.flat), reference.rank, estimate);
+    return std::nullopt;
   }
+  Subspace<T, B> fresh(unit.dimension, backend_);
+  fresh.replace(std::move(sums.flat), reference.rank, estimate);
+  return fresh;
 }
 
+/// The new subspace of one side; `fresh` becomes the moment behind it.
 template <class T, class B>
-void Projector<T, B>::finish_side(KroneckerFactor<T, B>& kept, KroneckerFactor<T, B> fresh, Subspace<T, B>& side,
-                                  double& mean) {
-  const auto& structured = options_.reference.structured;
-  if (options_.policy == RefreshPolicy::streaming) {
-    if (kept.dimension() > 0) fresh.absorb(kept, options_.forgetting);
-    kept = std::move(fresh);
-    side = kept.leading(structured.rank);
-    mean = kept.trace() / static_cast<double>(kept.dimension());
-  } else {
-    side = fresh.leading(structured.rank);
-    mean = fresh.trace() / static_cast<double>(fresh.dimension());
-  }
+Subspace<T, B> Projector<T, B>::finish_side(const KroneckerFactor<T, B>& kept, KroneckerFactor<T, B>& fresh) const {
+  if (options_.policy == RefreshPolicy::streaming && kept.dimension() > 0) fresh.absorb(kept, options_.forgetting);
+  return fresh.leading(options_.reference.structured.rank);
 }
 
 template <class T, class B>
@@ -143,8 +176,8 @@ std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const Ten
   }
   std::vector<ProjectionUnit<T>> active;
   for (const auto& unit : units_) {
-    auto projection =
-        detail::projection_unit(unit, tensors, options_.projection, options_.reference.structured.damping, direction);
+    auto projection = detail::projection_unit(unit, blocks_, tensors, options_.projection,
+                                              options_.reference.structured.damping, direction);
     if (projection.pieces.empty()) continue;
     detail::check_mode(projection);
     active.push_back(std::move(projection));
@@ -164,14 +197,17 @@ Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction d
   return report;
 }
 
+/// \throws NonFiniteError for a value that is not finite, or so large that the arithmetic could overflow.
 template <class T, class B>
 void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, const char* what) const {
   backend_.for_each(static_cast<Index>(tensors.size()), [&](Index i) {
     const auto& tensor = tensors[static_cast<std::size_t>(i)];
-    const Index bad = tensor.data ? backend_.first_non_finite(tensor) : -1;
+    const Index bad = tensor.data ? backend_.first_beyond(tensor, std::numeric_limits<T>::max_exponent - 13) : -1;
     if (bad < 0) return;
+    const bool finite = backend_.first_non_finite(tensor) != bad;
     throw NonFiniteError("ogpsa: block '" + blocks_[static_cast<std::size_t>(i)].name + "': " + what + " element " +
-                         std::to_string(bad) + " is NaN or infinite; nothing was changed");
+                         std::to_string(bad) + (finite ? " is too large for the arithmetic" : " is NaN or infinite") +
+                         "; nothing was changed");
   });
 }
 
@@ -187,10 +223,11 @@ void Projector<T, B>::check_metric(std::span<const TensorView> steps, std::span<
     if (metric[i].data == nullptr) {
       throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "' has a step but no metric");
     }
-    const Index bad = backend_.first_not_positive(metric[i]);
+    const Index bad = backend_.first_outside(metric[i], static_cast<double>(std::numeric_limits<T>::min()),
+                                             static_cast<double>(std::numeric_limits<T>::max()));
     if (bad < 0) continue;
     throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "': metric element " + std::to_string(bad) +
-                          " is not positive; add Adam's eps");
+                          " is not positive, or out of the range of the arithmetic; add Adam's eps");
   }
 }
 
@@ -218,7 +255,7 @@ Report Projector<T, B>::project_steps(std::span<const TensorView> steps, std::sp
 template <class T, class B>
 ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<const TensorView> steps,
                                                     std::span<const ConstTensorView> metric) const {
-  const auto euclidean = detail::projection_unit(unit, steps, options_.projection, 0.0, Direction::step);
+  const auto euclidean = detail::projection_unit(unit, blocks_, steps, options_.projection, 0.0, Direction::step);
   std::vector<PieceCoefficients> parts;
   const auto inner = [&] {
     backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
@@ -235,7 +272,9 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
     return sum;
   };
   PieceCoefficients now = inner();
-  ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), now.inner.norm(),
+  const bool whole = euclidean.restriction.size() == 0;
+  const double inside = whole ? now.inner.norm() : (euclidean.restriction.transpose() * now.inner).norm();
+  ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), inside,
                           detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
   if (unit.flat.rank() == 0) return result;
   // Z = P^-1 Q, one unit at a time.
@@ -245,12 +284,16 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   for (std::size_t i = 0, p = 0; i < unit.blocks.size(); ++i) {
     const std::size_t block = unit.blocks[i];
     const auto rows = scaled.view().row_range(unit.offsets[i], blocks_[block].size());
-    if (steps[block].data == nullptr) continue;
+    if (steps[block].data == nullptr) {  // only the rows that can move count
+      backend_.scale_columns(rows, std::vector<double>(static_cast<std::size_t>(rows.cols), 0.0));
+      continue;
+    }
     backend_.divide_rows(rows, metric[block]);
     pieces[p++].left = rows;
   }
   const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
-  const Eigen::VectorXd scale = gram.diagonal().cwiseSqrt().cwiseInverse();
+  Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
+  scale = (scale.array() > 0).select(scale.cwiseInverse(), 0.0);
   const Eigen::MatrixXd equilibrated = scale.asDiagonal() * gram * scale.asDiagonal();
   // A badly scaled metric may need a second round before Q^T D is zero to rounding.
   const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
@@ -315,8 +358,9 @@ ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<co
   if (!metric.empty() && unit.form == Form::flat) {
     result = project_in_metric(unit, views, metric);
   } else {
-    const auto projection = detail::projection_unit(unit, std::span<const TensorView>(views), options_.projection,
-                                                    options_.reference.structured.damping, Direction::step);
+    const auto projection =
+        detail::projection_unit(unit, blocks_, std::span<const TensorView>(views), options_.projection,
+                                options_.reference.structured.damping, Direction::step);
     result = project_units(backend_, std::span<const ProjectionUnit<T>>(&projection, 1)).front();
   }
   backend_.subtract_product(step.view(), taken.view(), Eigen::MatrixXd::Identity(1, 1));

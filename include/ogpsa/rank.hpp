@@ -51,8 +51,9 @@ inline void check(const RankOptions& options) {
 /// \param singular_values  descending, non-negative
 /// \param dimension        length of the singular vectors
 /// \param tolerance        used when `options.relative_tolerance` is negative
+/// \param total_norm       root of the sum of all squared singular values, where some are not in the list
 inline Index select_rank(const Eigen::VectorXd& singular_values, Index dimension, double tolerance,
-                         const RankOptions& options) {
+                         const RankOptions& options, double total_norm = 0) {
   check(options);
   const Index available = singular_values.size();
   if (available == 0 || !(singular_values(0) > 0)) return 0;
@@ -62,7 +63,8 @@ inline Index select_rank(const Eigen::VectorXd& singular_values, Index dimension
   while (rank < available && singular_values(rank) > threshold * largest) ++rank;
   if (options.energy < 1) {
     const Eigen::VectorXd squares = (singular_values / largest).array().square();
-    const double wanted = options.energy * squares.sum();
+    const double total = total_norm / largest;
+    const double wanted = options.energy * std::max(squares.sum(), total * total);
     double sum = 0;
     Index k = 0;
     while (k < rank && sum < wanted) sum += squares(k++);

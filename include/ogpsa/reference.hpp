@@ -59,21 +59,24 @@ class ReferenceCollector {
       throw InvalidArgument("ogpsa: a reference batch has weight " + std::to_string(weight) +
                             "; give the number of its rows or tokens, and leave out an empty batch");
     }
-    if (static_cast<std::size_t>(objective) >= weights_.size())
-      weights_.resize(static_cast<std::size_t>(objective) + 1);
     backend_.for_each(static_cast<Index>(units_.size()),
                       [&](Index u) { add_unit(static_cast<std::size_t>(u), objective, gradients, weight); });
+    if (static_cast<std::size_t>(objective) >= weights_.size()) {
+      weights_.resize(static_cast<std::size_t>(objective) + 1);
+    }
     weights_[static_cast<std::size_t>(objective)] += weight;
   }
 
   /// Adds inputs of one layer (samples x n, n the block's columns), for MomentSource::inputs.
   /// \throws InvalidArgument, NonFiniteError
   void add_inputs(const std::string& block, ConstTensorView inputs, double weight = 1.0) {
+    check_weight(block, weight);
     check_finite(block, inputs, "input");
     input_side(block).add(inputs, Side::input, weight);
   }
   /// The same from the sum of x x^T (n x n).
   void add_input_gram(const std::string& block, ConstTensorView gram, double weight = 1.0) {
+    check_weight(block, weight);
     check_finite(block, gram, "input Gram matrix");
     input_side(block).add_gram(gram, weight);
   }
@@ -91,6 +94,11 @@ class ReferenceCollector {
   };
 
   void check_tensors(std::span<const ConstTensorView> gradients) const;
+  static void check_weight(const std::string& block, double weight) {
+    if (weight > 0 && std::isfinite(weight)) return;
+    throw InvalidArgument("ogpsa: block '" + block + "': inputs have weight " + std::to_string(weight) +
+                          "; it must be positive and finite");
+  }
   void check_finite(const std::string& block, ConstTensorView tensor, const std::string& what) const {
     const Index bad = backend_.first_non_finite(tensor);
     if (bad < 0) return;

@@ -26,6 +26,59 @@ namespace ogpsa {
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little endian");
 
+namespace detail {
+
+/// A file that is written beside another one and takes its place as a whole, or is removed.
+class ReplacementFile {
+ public:
+  explicit ReplacementFile(const std::filesystem::path& target)
+      : target_(target), temporary_(target.string() + ".tmp"), file_(std::fopen(temporary_.string().c_str(), "wb")) {
+    if (!file_) fail("create");
+  }
+  ReplacementFile(const ReplacementFile&) = delete;
+  ReplacementFile& operator=(const ReplacementFile&) = delete;
+  ~ReplacementFile() {
+    if (file_) std::fclose(file_);
+    std::error_code ignored;
+    if (!committed_) std::filesystem::remove(temporary_, ignored);
+  }
+
+  std::uint64_t written() const { return written_; }
+  /// \throws FileError
+  void put(const void* data, std::size_t bytes) {
+    if (bytes > 0 && std::fwrite(data, 1, bytes, file_) != bytes) fail("write");
+    written_ += bytes;
+  }
+  /// Flushes to the disk and renames. \throws FileError
+  void commit() {
+    if (std::fflush(file_) != 0) fail("write");
+#if defined(__unix__) || defined(__APPLE__)
+    if (fsync(fileno(file_)) != 0) fail("write");
+#endif
+    if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("write");
+    std::error_code error;
+    std::filesystem::rename(temporary_, target_, error);
+    if (error) {
+      errno = error.value();
+      fail("rename");
+    }
+    committed_ = true;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw FileError("cannot " + what + " '" + temporary_.string() + "': " + std::strerror(errno) + "; '" +
+                    target_.string() + "' is as it was");
+  }
+
+  std::filesystem::path target_, temporary_;
+  std::FILE* file_;
+  std::uint64_t written_ = 0;
+  bool committed_ = false;
+};
+
+}  // namespace detail
+
 /// Collects tensors and writes them in one go. Large ones are not copied: they are asked for when they are written.
 class SafetensorsWriter {
  public:
@@ -56,51 +109,20 @@ class SafetensorsWriter {
   }
 
   /// Writes to `path` + ".tmp", flushes it to the disk and renames it, so that `path` is the old file or the whole new
-  /// one at any moment. \throws FileError; the old file is then as it was.
+  /// one at any moment. \throws FileError, or what a producer throws; the old file is then as it was.
   void write(const std::filesystem::path& path) {
     header_.metadata = metadata;
     const std::string header = detail::header_text(header_);
-    const std::filesystem::path temporary = path.string() + ".tmp";
-    const auto fail = [&](const std::string& what) {
-      const std::string reason = std::strerror(errno);
-      std::error_code ignored;
-      std::filesystem::remove(temporary, ignored);
-      throw FileError("cannot " + what + " '" + temporary.string() + "': " + reason + "; '" + path.string() +
-                      "' is as it was");
-    };
-    std::FILE* file = std::fopen(temporary.string().c_str(), "wb");
-    if (!file) fail("create");
     const std::uint64_t length = header.size();
-    bool good = true;
-    std::uint64_t written = 0;
-    const Sink sink = [&](const void* data, std::size_t bytes) {
-      good = good && (bytes == 0 || std::fwrite(data, 1, bytes, file) == bytes);
-      written += bytes;
-    };
+    detail::ReplacementFile file(path);
+    const Sink sink = [&](const void* data, std::size_t bytes) { file.put(data, bytes); };
     sink(&length, sizeof length);
     sink(header.data(), header.size());
-    for (const auto& produce : producers_) {
-      if (good) produce(sink);
+    for (const auto& produce : producers_) produce(sink);
+    if (file.written() != sizeof length + length + bytes_) {
+      throw FileError("cannot write '" + path.string() + "': a tensor gave more or fewer bytes than its shape holds");
     }
-    if (good && written != sizeof length + header.size() + bytes_) {
-      std::fclose(file);
-      errno = EINVAL;  // a producer broke its promise
-      fail("write");
-    }
-    good = good && std::fflush(file) == 0;
-#if defined(__unix__) || defined(__APPLE__)
-    good = good && fsync(fileno(file)) == 0;
-#endif
-    const int write_error = errno;
-    const bool closed = std::fclose(file) == 0;
-    if (!good) errno = write_error;
-    if (!good || !closed) fail("write");
-    std::error_code error;
-    std::filesystem::rename(temporary, path, error);
-    if (error) {
-      errno = error.value();
-      fail("rename");
-    }
+    file.commit();
   }
 
  private:

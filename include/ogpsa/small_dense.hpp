@@ -131,19 +131,17 @@ inline std::optional<Eigen::MatrixXd> upper_cholesky(const Eigen::MatrixXd& a) {
   return r;
 }
 
-/// The inverse of an upper triangular matrix.
+/// The inverse of an upper triangular matrix, row by row: then X R - I is small, which is what H = (H X) R needs.
 inline Eigen::MatrixXd inverse_upper(const Eigen::MatrixXd& r) {
   const Eigen::Index n = r.rows();
-  Eigen::MatrixXd inverse = Eigen::MatrixXd::Zero(n, n);
-  for (Eigen::Index j = 0; j < n; ++j) {
-    inverse(j, j) = 1 / r(j, j);
-    for (Eigen::Index i = j - 1; i >= 0; --i) {
-      double sum = 0;
-      for (Eigen::Index k = i + 1; k <= j; ++k) sum += r(i, k) * inverse(k, j);
-      inverse(i, j) = -sum / r(i, i);
+  Eigen::MatrixXd transposed = Eigen::MatrixXd::Zero(n, n);  // of the inverse, so that its rows are contiguous
+  for (Eigen::Index i = 0; i < n; ++i) {
+    for (Eigen::Index j = i; j < n; ++j) {
+      const double rest = (i == j ? 1.0 : 0.0) - transposed.col(i).segment(i, j - i).dot(r.col(j).segment(i, j - i));
+      transposed(j, i) = rest / r(j, j);
     }
   }
-  return inverse;
+  return transposed.transpose();
 }
 
 }  // namespace ogpsa::detail

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <charconv>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,8 +32,9 @@ struct StateAccess {
     for (const auto& unit : p.units_) {
       writer.metadata[unit.name + "/form"] = form_name(unit.form);
       if (unit.form == Form::flat) add_subspace(writer, unit.name + "/flat", unit.flat);
-      if (unit.has_input()) add_side(writer, unit.name + "/input", unit.input, unit.input_factor, unit.input_mean);
-      if (unit.has_output()) add_side(writer, unit.name + "/output", unit.output, unit.output_factor, unit.output_mean);
+      if (unit.has_input()) add_side(writer, unit.name + "/input", unit.input, unit.input_factor, unit.input_scale);
+      if (unit.has_output())
+        add_side(writer, unit.name + "/output", unit.output, unit.output_factor, unit.output_scale);
     }
     writer.write(path);
   }
@@ -60,14 +63,19 @@ struct StateAccess {
       }
       if (unit.has_input()) {
         unit.input_factor = KroneckerFactor<T, B>(first.cols, structured, p.backend_);
-        read_side(reader, unit.name + "/input", unit.input, unit.input_factor, unit.input_mean, p.backend_);
+        read_side(reader, unit.name + "/input", unit.input, unit.input_factor, unit.input_scale, p.backend_);
       }
       if (unit.has_output()) {
         unit.output_factor = KroneckerFactor<T, B>(first.rows, structured, p.backend_);
-        read_side(reader, unit.name + "/output", unit.output, unit.output_factor, unit.output_mean, p.backend_);
+        read_side(reader, unit.name + "/output", unit.output, unit.output_factor, unit.output_scale, p.backend_);
       }
     }
-    const Index last_refresh = std::stoll(reader.metadata("last_refresh"));
+    const std::string& text = reader.metadata("last_refresh");
+    Index last_refresh = -1;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), last_refresh);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || last_refresh < -1) {
+      throw FileError("'" + path.string() + "': last_refresh is '" + text + "', which is not a step");
+    }
     p.units_ = std::move(units);
     p.last_refresh_ = last_refresh;
   }
@@ -94,11 +102,12 @@ struct StateAccess {
     writer.add(name + "/objective_norms", values(s.objective_norms()), shape(1, s.objective_norms().size()));
   }
   static void add_side(SafetensorsWriter& writer, const std::string& name, const Subspace<T, B>& side,
-                       const KroneckerFactor<T, B>& factor, double mean) {
+                       const KroneckerFactor<T, B>& factor, double scale) {
     add_subspace(writer, name, side);
-    writer.add(name + "/mean_eigenvalue", std::vector<double>{mean}, {1});
+    writer.add(name + "/scale", std::vector<double>{scale}, {1});
     if (factor.dimension() == 0) return;
     writer.add(name + "/trace", std::vector<double>{factor.trace()}, {1});
+    writer.add(name + "/exponent", std::vector<double>{static_cast<double>(factor.exponent())}, {1});
     if (factor.dense()) {
       add_matrix(writer, name + "/moment", side.backend(), factor.moment().view());
     } else {
@@ -112,6 +121,8 @@ struct StateAccess {
       throw InvalidArgument("ogpsa: saved tensor '" + name + "' does not have columns of " + std::to_string(rows) +
                             " elements; give the projector the blocks of the run that saved it");
     }
+    if (entry.shape[0] > entry.shape[1])
+      throw FileError("ogpsa: saved tensor '" + name + "' has more columns than rows");
     Matrix m(rows, static_cast<Index>(entry.shape[0]));
     std::vector<T> column(static_cast<std::size_t>(rows));
     for (Index j = 0; j < m.cols(); ++j) {
@@ -137,22 +148,33 @@ struct StateAccess {
                                       backend);
   }
   static void read_side(SafetensorsReader& reader, const std::string& name, Subspace<T, B>& side,
-                        KroneckerFactor<T, B>& factor, double& mean, const B& backend) {
-    side = read_subspace(reader, name, factor.dimension(), backend);
-    mean = read_number(reader, name + "/mean_eigenvalue");
+                        KroneckerFactor<T, B>& factor, double& scale, const B& backend) {
+    const Index dimension = factor.dimension();
+    side = read_subspace(reader, name, dimension, backend);
+    scale = read_number(reader, name + "/scale", 0, std::numeric_limits<double>::max());
+    if (side.rank() > 0 && scale == 0) throw FileError("ogpsa: saved tensor '" + name + "/scale' is 0");
     if (!reader.has(name + "/trace")) {
       factor = {};
-    } else if (factor.dense()) {
-      factor.restore(read_matrix(reader, name + "/moment", factor.dimension(), backend), {},
-                     read_number(reader, name + "/trace"));
+      return;
+    }
+    const double trace = read_number(reader, name + "/trace", 0, std::numeric_limits<double>::max());
+    const auto exponent = static_cast<int>(read_number(reader, name + "/exponent", -1100, 1100));
+    if (factor.dense()) {
+      Matrix moment = read_matrix(reader, name + "/moment", dimension, backend);
+      if (moment.cols() != dimension || backend.first_non_finite(MatrixView<const T>(moment.view())).found()) {
+        throw FileError("ogpsa: saved tensor '" + name + "/moment' is not a finite matrix of " +
+                        size_text(dimension, dimension));
+      }
+      factor.restore(std::move(moment), {}, trace, exponent);
     } else {
-      factor.restore({}, read_subspace(reader, name + "/stream", factor.dimension(), backend),
-                     read_number(reader, name + "/trace"));
+      factor.restore({}, read_subspace(reader, name + "/stream", dimension, backend), trace, exponent);
     }
   }
-  static double read_number(SafetensorsReader& reader, const std::string& name) {
+  static double read_number(SafetensorsReader& reader, const std::string& name, double low, double high) {
     const auto number = reader.read<double>(name);
-    if (number.size() != 1) throw FileError("ogpsa: saved tensor '" + name + "' is not one number");
+    if (number.size() != 1 || !(number[0] >= low && number[0] <= high)) {
+      throw FileError("ogpsa: saved tensor '" + name + "' is not one number in its range");
+    }
     return number[0];
   }
 };

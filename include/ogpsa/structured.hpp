@@ -49,7 +49,8 @@ enum class Side { input, output };
 
 /// The second-moment matrix of one side of a block, A = sum x x^T (n x n), a Kronecker factor of its curvature
 /// (K-FAC; Martens and Grosse 2015): summed densely, or for long sides as a rank-k factor of the same stream (Brand's
-/// update). Input must be finite.
+/// update). Input must be finite. A is kept divided by a power of four, so that squares of huge or tiny gradients stay
+/// in range; all of one factor have to be of about the same size (within 1e15 for float).
 template <class T, class B = EigenBackend>
 class KroneckerFactor {
  public:
@@ -73,7 +74,14 @@ class KroneckerFactor {
 
   Index dimension() const { return dimension_; }
   bool dense() const { return dense_; }
+  /// The sums are of x / 2^exponent.
+  int exponent() const { return exponent_; }
+  /// Trace of A / 4^exponent.
   double trace() const { return trace_; }
+  /// Square root of the mean eigenvalue of A.
+  double scale() const {
+    return dimension_ > 0 ? std::ldexp(std::sqrt(trace_ / static_cast<double>(dimension_)), exponent_) : 0.0;
+  }
   bool empty() const { return !(trace_ > 0); }
   const Matrix& moment() const { return moment_; }
   const Subspace<T, B>& stream() const { return stream_; }
@@ -88,8 +96,9 @@ class KroneckerFactor {
                             std::to_string(dimension_));
     }
     const bool fast_side = (side == Side::input) == (g.layout == Layout::row_major);
+    if (empty()) choose_exponent(backend_.max_abs(g));
     if (dense_) {
-      backend_.add_outer(moment_.view(), g, weight, fast_side);
+      backend_.add_outer(moment_.view(), g, std::ldexp(std::sqrt(weight), -exponent_), fast_side);
       trace_ = dense_trace();
     } else {
       fold(g, fast_side, weight);
@@ -104,7 +113,9 @@ class KroneckerFactor {
                             (dense_ ? "dense" : "low-rank") + " side of " + std::to_string(dimension_) +
                             "; give the rows of X, or raise dense_limit");
     }
-    backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram, weight);
+    if (empty()) choose_exponent(std::sqrt(backend_.max_abs(gram)));
+    backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram,
+                        std::ldexp(weight, -2 * exponent_));
     trace_ = dense_trace();
   }
 
@@ -113,7 +124,7 @@ class KroneckerFactor {
     if (empty()) return Subspace<T, B>(dimension_, backend_);
     if (!dense_) {
       Subspace<T, B> result = stream_;
-      result.truncate(rank);
+      result.truncate(rank, std::ldexp(std::sqrt(trace_), exponent_));  // energy counts what the factor has dropped
       return result;
     }
     const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
@@ -128,14 +139,20 @@ class KroneckerFactor {
     vectors.resize_columns(k);
     Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(k, k);
     detail::polish(backend_, vectors.view(), ignored);
-    return Subspace<T, B>::from_parts(std::move(vectors), singular.head(k), {}, {}, backend_);
+    return Subspace<T, B>::from_parts(std::move(vectors), std::ldexp(1.0, exponent_) * singular.head(k), {}, {},
+                                      backend_);
   }
 
   /// A <- A + gamma^2 A_old, for a factor of the same side.
   void absorb(const KroneckerFactor& old, double gamma) {
+    if (old.empty()) return;
+    const int common = empty() ? old.exponent_ : std::max(exponent_, old.exponent_);
+    const double mine = std::ldexp(1.0, 2 * (exponent_ - common));
+    const double theirs = std::ldexp(gamma * gamma, 2 * (old.exponent_ - common));
     if (dense_) {
+      backend_.scale_columns(moment_.view(), std::vector<double>(static_cast<std::size_t>(dimension_), mine));
       backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1),
-                          {old.moment_.data(), dtype_of<T>(), 1, dimension_ * dimension_}, gamma * gamma);
+                          {old.moment_.data(), dtype_of<T>(), 1, dimension_ * dimension_}, theirs);
     } else {
       Matrix columns(dimension_, old.stream_.rank());
       backend_.copy(old.stream_.basis(), columns.view());
@@ -144,18 +161,21 @@ class KroneckerFactor {
                              std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
       stream_.update(std::move(columns), 1.0, kept_);
     }
-    trace_ += gamma * gamma * old.trace_;
+    trace_ = mine * trace_ + theirs * old.trace_;
+    exponent_ = common;
   }
-  /// For state: takes over what `moment`, `stream` and `trace` gave.
-  void restore(Matrix moment, Subspace<T, B> stream, double trace) {
+  /// For state: takes over what `moment`, `stream`, `trace` and `exponent` gave.
+  void restore(Matrix moment, Subspace<T, B> stream, double trace, int exponent) {
     moment_ = std::move(moment);
     stream_ = std::move(stream);
     trace_ = trace;
+    exponent_ = exponent;
   }
 
  private:
   static constexpr Index fold_columns = 64;  // columns folded in at a time
 
+  void choose_exponent(double largest) { exponent_ = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0; }
   double dense_trace() const {
     double sum = 0;
     std::vector<T> value(1);
@@ -171,9 +191,13 @@ class KroneckerFactor {
       const Index count = std::min(fold_columns, across - first);
       Matrix columns(dimension_, count);
       backend_.load_side(g, fast_side, first, columns.view());
-      const std::vector<double> factors(static_cast<std::size_t>(count), std::sqrt(weight));
-      backend_.scale_columns(columns.view(), std::span<const double>(factors));
-      trace_ += backend_.gram(MatrixView<const T>(columns.view()), MatrixView<const T>(columns.view())).trace();
+      const auto scale = [&](double factor) {
+        backend_.scale_columns(columns.view(), std::vector<double>(static_cast<std::size_t>(count), factor));
+      };
+      scale(std::ldexp(1.0, -exponent_));
+      trace_ +=
+          weight * backend_.gram(MatrixView<const T>(columns.view()), MatrixView<const T>(columns.view())).trace();
+      scale(std::ldexp(std::sqrt(weight), exponent_));
       stream_.update(std::move(columns), 1.0, kept_);
     }
   }
@@ -185,6 +209,7 @@ class KroneckerFactor {
   Subspace<T, B> stream_;
   RankOptions kept_;
   double trace_ = 0;
+  int exponent_ = 0;
 };
 
 }  // namespace ogpsa

@@ -102,8 +102,10 @@ class Subspace {
   }
 
   /// Keeps the leading directions only.
-  void truncate(const RankOptions& rank) {
-    keep_leading(select_rank(singular_values_, dimension(), default_relative_tolerance<T>(this->rank()), rank));
+  /// \param total_norm  see `select_rank`
+  void truncate(const RankOptions& rank, double total_norm = 0) {
+    const double tolerance = default_relative_tolerance<T>(this->rank());
+    keep_leading(select_rank(singular_values_, dimension(), tolerance, rank, total_norm));
   }
 
   /// Takes over a basis that is orthonormal already (n x k), with its singular values and objectives.
@@ -253,8 +255,8 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
                           std::to_string(singular_values.size()) + " and " +
                           detail::size_text(objectives.rows(), objectives.cols()));
   }
-  if (!singular_values.allFinite() || (singular_values.array() < 0).any() || !objectives.allFinite() ||
-      !objective_norms.allFinite()) {
+  if (!detail::all_finite(singular_values) || (singular_values.array() < 0).any() || !detail::all_finite(objectives) ||
+      !detail::all_finite(objective_norms)) {
     throw InvalidArgument("ogpsa: singular values must be finite and not negative, and objectives finite");
   }
   const auto q = MatrixView<const T>(basis.view());

@@ -37,6 +37,14 @@ std::vector<PieceTask> make_tasks(std::span<const ProjectionPiece<T>> pieces) {
   return tasks;
 }
 
+/// False when all pieces together are so small that waking the threads takes longer than the work.
+template <class T>
+bool worth_threads(std::span<const ProjectionPiece<T>> pieces) {
+  Index work = 0;
+  for (const auto& p : pieces) work += p.fast * p.slow * (1 + p.left.cols + p.right.cols);
+  return work >= kWorthThreads;
+}
+
 /// Rows [row, row + rows) and columns [col, col + cols) of a tensor of `fast` rows in memory as a dense panel, and
 /// back.
 template <class T>
@@ -59,33 +67,34 @@ inline Index panel_width(Index rows, Index most) {
   return std::min(most, std::clamp<Index>(65536 / std::max<Index>(rows, 1), kLanes, 256));
 }
 
-/// Adds the coefficients of elements [begin, end) of a vector.
+/// Coefficients of elements [begin, end) of a vector.
 template <class T>
 void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
   alignas(64) T buffer[kGranule];
+  CompensatedSum inner(piece.left.cols, 1);
+  Eigen::MatrixXd products(piece.left.cols, 1);
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
     const T* x = load<T>(piece.tensor, i, n, buffer);
     for (Index k = 0; k < piece.left.cols; ++k) {
-      sum.inner(k, 0) += static_cast<double>(dot(piece.left.data + k * piece.left.stride + i, x, n));
+      products(k, 0) = dot(piece.left.data + k * piece.left.stride + i, x, n);
     }
+    inner.add(products);
     sum.squared_norm += squared_norm(x, n);
   }
+  sum.inner = inner.value();
 }
 
 /// Adds left^T X right over columns [begin, end) of a matrix.
 template <class T>
 void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
-  Dense<T> panel, inner, product;
+  Dense<T> panel, inner;
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
     load_panel(piece.tensor, piece.fast, 0, j, panel);
-    inner.setZero(piece.left.cols, panel.cols());
-    product.setZero(piece.left.cols, piece.right.cols);
-    gemm<T>(1, piece.left, Transpose::yes, view_of(panel), Transpose::no, view_of(inner));
-    gemm<T>(1, view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::no, view_of(product));
-    sum.inner += product.template cast<double>();
+    inner = long_product<T>(piece.left, Transpose::yes, view_of(panel)).template cast<T>();
+    sum.inner += long_product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
     sum.squared_norm += squared_norm(panel.data(), panel.size());
   }
 }
@@ -100,7 +109,7 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
   for (const auto& piece : pieces) out.push_back(zero(piece));
   const auto tasks = make_tasks(pieces);
   std::vector<PieceCoefficients> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
     const auto t = static_cast<std::size_t>(i);
     const auto& piece = pieces[tasks[t].piece];
     parts[t] = zero(piece);
@@ -116,6 +125,9 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
   }
 }
 
+/// Then a tensor is not written, so that it keeps its bits also where it is wider than the arithmetic.
+inline bool nothing_to_do(const PieceChange& change) { return change.keep == 1 && change.remove.isZero(0); }
+
 /// X <- keep X - left remove on elements [begin, end) of a vector; returns the squared norm of the result.
 template <class T>
 double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
@@ -125,6 +137,10 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
     const T* x = load<T>(piece.tensor, i, n, buffer);
+    if (nothing_to_do(change)) {
+      after += squared_norm(x, n);
+      continue;
+    }
     if (x != buffer) std::copy(x, x + n, buffer);
     if (keep != T(1)) {
       for (Index j = 0; j < n; ++j) buffer[j] *= keep;
@@ -148,6 +164,10 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
     load_panel(piece.tensor, piece.fast, 0, j, panel);
+    if (nothing_to_do(change)) {
+      after += squared_norm(panel.data(), panel.size());
+      continue;
+    }
     if (change.keep != 1) panel *= static_cast<T>(change.keep);
     inner.setZero(piece.left.cols, panel.cols());
     gemm<T>(1, view_of(remove), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes, view_of(inner));
@@ -165,7 +185,7 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
   std::vector<double> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
     const auto t = static_cast<std::size_t>(i);
     const auto& [p, begin, end] = tasks[t];
     parts[t] = pieces[p].slow == 1 ? change_vector(pieces[p], changes[p], begin, end)
@@ -188,13 +208,9 @@ PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& ch
     on_left ? panel.resize(piece.fast, count) : panel.resize(count, piece.slow);
     load_panel(piece.tensor, piece.fast, on_left ? 0 : j, on_left ? j : 0, panel);
     norms.before += squared_norm(panel.data(), panel.size());
-    if (on_left) {
-      inner.setZero(basis.cols, count);
-      gemm<T>(1, basis, Transpose::yes, view_of(panel), Transpose::no, view_of(inner));
-    } else {
-      inner.setZero(count, basis.cols);
-      gemm<T>(1, view_of(panel), Transpose::no, basis, Transpose::no, view_of(inner));
-    }
+    inner = (on_left ? long_product<T>(basis, Transpose::yes, view_of(panel))
+                     : long_product<T>(view_of(panel), Transpose::no, basis))
+                .template cast<T>();
     norms.inside += squared_norm(inner.data(), inner.size());
     if (change.keep != 1) panel *= static_cast<T>(change.keep);
     if (on_left) {
@@ -216,7 +232,7 @@ void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const Sid
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
   std::vector<PieceNorms> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), [&](Index i) {
+  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
     const auto& [p, begin, end] = tasks[static_cast<std::size_t>(i)];
     parts[static_cast<std::size_t>(i)] = change_one_side(pieces[p], changes[p], begin, end);
   });

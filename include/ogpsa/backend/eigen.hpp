@@ -82,12 +82,25 @@ class EigenBackend {
       return detail::find_non_finite(static_cast<const S*>(tensor.data), tensor.size());
     });
   }
-  Index first_not_positive(ConstTensorView tensor) const {
+  Index first_beyond(ConstTensorView tensor, int exponent) const {
+    return visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      return detail::find_beyond(static_cast<const S*>(tensor.data), tensor.size(), exponent);
+    });
+  }
+  Index first_outside(ConstTensorView tensor, double low, double high) const {
     return visit_dtype(tensor.dtype, [&](auto* tag) -> Index {
       using S = std::remove_pointer_t<decltype(tag)>;
       const S* values = static_cast<const S*>(tensor.data);
-      const S* bad = std::find_if(values, values + tensor.size(), [](S x) { return !(x > S(0)); });
+      const auto outside = [=](S x) { return !(static_cast<double>(x) >= low && static_cast<double>(x) <= high); };
+      const S* bad = std::find_if(values, values + tensor.size(), outside);
       return bad == values + tensor.size() ? -1 : bad - values;
+    });
+  }
+  double max_abs(ConstTensorView tensor) const {
+    return visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      return static_cast<double>(detail::max_abs(static_cast<const S*>(tensor.data), tensor.size()));
     });
   }
   template <class T>
@@ -150,9 +163,9 @@ class EigenBackend {
     });
   }
 
-  /// sum <- sum + weight X X^T (fast side) or weight X^T X (slow side), X the tensor's memory as fast x slow.
+  /// sum <- sum + Y Y^T for Y = factor X (fast side) or Y^T Y (slow side), X the tensor's memory as fast x slow.
   template <class T>
-  void add_outer(MatrixView<T> sum, ConstTensorView tensor, double weight, bool fast_side) const {
+  void add_outer(MatrixView<T> sum, ConstTensorView tensor, double factor, bool fast_side) const {
     const Index width = detail::panel_width(fast_side ? tensor.fast() : tensor.slow(), 256);
     const Index across = fast_side ? tensor.slow() : tensor.fast();
     detail::Dense<T> panel;
@@ -160,11 +173,12 @@ class EigenBackend {
       const Index count = std::min(width, across - j);
       fast_side ? panel.resize(tensor.fast(), count) : panel.resize(count, tensor.slow());
       detail::load_panel(tensor, tensor.fast(), fast_side ? 0 : j, fast_side ? j : 0, panel);
+      scale_columns(detail::view_of(panel), std::vector<double>(static_cast<std::size_t>(panel.cols()), factor));
       auto lower = detail::as_eigen(sum).template selfadjointView<Eigen::Lower>();
       if (fast_side) {
-        lower.rankUpdate(panel, static_cast<T>(weight));
+        lower.rankUpdate(panel);
       } else {
-        lower.rankUpdate(panel.transpose(), static_cast<T>(weight));
+        lower.rankUpdate(panel.transpose());
       }
     }
   }

@@ -12,13 +12,14 @@
 
 namespace ogpsa::detail {
 
-/// Runs f(0) .. f(count - 1), on all threads where OpenMP is on and the caller is not itself in a parallel region.
+/// Runs f(0) .. f(count - 1), on all threads where it is worth it, OpenMP is on and the caller is not itself in a
+/// parallel region.
 /// Tasks must be independent; what they compute may not depend on who runs them. Throws what the first failing task
 /// (lowest index) threw, after all have ended.
 template <class F>
-void parallel_for(Index count, F&& f) {
+void parallel_for(Index count, [[maybe_unused]] bool worth_threads, F&& f) {
 #ifdef _OPENMP
-  if (count > 1 && omp_get_max_threads() > 1 && !omp_in_parallel()) {
+  if (worth_threads && count > 1 && omp_get_max_threads() > 1 && !omp_in_parallel()) {
     std::vector<std::exception_ptr> failures(static_cast<std::size_t>(count));
 #pragma omp parallel for schedule(dynamic, 1)
     for (Index i = 0; i < count; ++i) {
@@ -36,6 +37,14 @@ void parallel_for(Index count, F&& f) {
 #endif
   for (Index i = 0; i < count; ++i) f(i);
 }
+
+template <class F>
+void parallel_for(Index count, F&& f) {
+  parallel_for(count, true, f);
+}
+
+/// Operations (about) from which on it pays to wake the threads.
+inline constexpr Index kWorthThreads = Index{1} << 16;
 
 /// How `size` items are cut into independent tasks. It is a function of the size alone, so sums have a fixed order.
 struct Segments {

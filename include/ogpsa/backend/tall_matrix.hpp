@@ -113,7 +113,7 @@ void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::Matri
 template <class R, class T, class F>
 std::vector<R> map_columns(MatrixView<const T> a, const Segments& segments, F&& f) {
   std::vector<R> results(static_cast<std::size_t>(a.cols * segments.count));
-  parallel_for(a.cols * segments.count, [&](Index task) {
+  parallel_for(a.cols * segments.count, a.cols * a.rows >= kWorthThreads, [&](Index task) {
     const Index s = task % segments.count;
     const T* column = a.data + task / segments.count * a.stride;
     results[static_cast<std::size_t>(task)] = f(column + segments.begin(s), segments.end(s) - segments.begin(s));

@@ -1,0 +1,134 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "support.hpp"
+
+using namespace align;
+using namespace align::test;
+
+namespace {
+
+/// -log p of every answer token of one example, from a pass of its own, in double.
+std::vector<double> token_losses(CausalLm& model, const Example& example) {
+  const torch::NoGradGuard no_grad;
+  const auto logits = model->logits(model->hidden(torch::tensor(example.tokens, torch::kInt64).unsqueeze(0)))[0];
+  std::vector<double> losses;
+  for (auto t = example.answer_begin; t < static_cast<std::int64_t>(example.tokens.size()); ++t) {
+    const auto row = logits[t - 1].to(torch::kFloat64);
+    double sum = 0;
+    for (std::int64_t i = 0; i < row.size(0); ++i) sum += std::exp(row[i].item<double>());
+    losses.push_back(std::log(sum) - row[example.tokens[static_cast<std::size_t>(t)]].item<double>());
+  }
+  return losses;
+}
+
+}  // namespace
+
+TEST_CASE("labels are masked by position: the end of turn counts although padding is the same token") {
+  const Tokenizer tokenizer({"a", "b", "c"});
+  REQUIRE(tokenizer.end() == tokenizer.padding());
+  const auto example = encode(tokenizer, "a b", "c", 10);
+  CHECK(tokenizer.decode(example.tokens) == "<user> a b <assistant> c <end>");
+  const auto longer = encode(tokenizer, "a", "b c a", 10);
+  const Example* examples[] = {&example, &longer};
+  const auto batch = collate(examples, tokenizer.padding());
+  CHECK(batch.ids.sizes() == torch::IntArrayRef({2, 7}));
+  REQUIRE(batch.targets.size(0) == 2 + 4);
+  const auto flat = batch.ids.flatten();
+  for (std::int64_t i = 0; i < 6; ++i) {
+    CHECK(flat[batch.predictors[i].item<std::int64_t>() + 1].item<std::int64_t>() ==
+          batch.targets[i].item<std::int64_t>());
+  }
+  CHECK(batch.targets[1].item<std::int64_t>() == tokenizer.end());
+  CHECK(batch.targets[5].item<std::int64_t>() == tokenizer.end());
+}
+
+TEST_CASE("the SFT loss is the mean over answer tokens, whatever stands beside a row in its batch") {
+  auto model = tiny_model();
+  const auto examples = random_examples(9, 11);
+  double sum = 0, tokens = 0;
+  for (const auto& example : examples) {
+    for (const double loss : token_losses(model, example)) sum += loss, ++tokens;
+  }
+  const SftLoss loss(examples, 0);
+  for (const std::int64_t batch : {1, 4, 100})
+    CHECK(mean(loss, model, batch) == doctest::Approx(sum / tokens).epsilon(1e-5));
+}
+
+TEST_CASE("gradients of the SFT loss agree with finite differences") {
+  auto model = tiny_model();
+  const SftLoss loss(random_examples(4, 12), 0);
+  const auto rows = first_rows(4);
+  const auto analytic = gradient(model, loss.sum(model, rows));
+  const auto direction = torch::randn(analytic.sizes()) * 0.02;
+  const auto shifted = [&](double scale) {
+    auto copy = clone(model);
+    const torch::NoGradGuard no_grad;
+    std::int64_t at = 0;
+    for (auto& p : copy->parameters()) {
+      p += scale * direction.slice(0, at, at + p.numel()).view_as(p);
+      at += p.numel();
+    }
+    return loss.sum(copy, rows).item<double>();
+  };
+  CHECK((shifted(0.5) - shifted(-0.5)) == doctest::Approx((analytic * direction).sum().item<double>()).epsilon(0.02));
+}
+
+TEST_CASE("the DPO loss has its closed form, and stays finite where a sigmoid underflows") {
+  const auto loss = [](double chosen, double rejected, double beta) {
+    const auto t = [](double v) { return torch::tensor({v}, torch::kFloat32); };
+    return dpo_losses(t(chosen), t(rejected), t(-3.0), t(-5.0), beta).item<double>();
+  };
+  for (const double chosen : {-1.0, -3.0, -9.0}) {
+    const double margin = 0.2 * ((chosen + 3) - (-6.0 + 5));
+    CHECK(loss(chosen, -6.0, 0.2) == doctest::Approx(std::log1p(std::exp(-margin))).epsilon(1e-6));
+  }
+  CHECK(loss(-3.0, -5.0, 0.7) == doctest::Approx(std::log(2.0)));
+  CHECK(loss(-1e4, 0, 1.0) == doctest::Approx(1e4 + 2).epsilon(1e-3));
+  auto x = torch::tensor({-1e4}, torch::requires_grad());
+  dpo_losses(x, torch::zeros(1), torch::zeros(1), torch::zeros(1), 0.5).sum().backward();
+  CHECK(x.grad().item<double>() == doctest::Approx(-0.5));
+}
+
+TEST_CASE("the DPO loss of the reference policy itself is log 2, and falls along its own gradient") {
+  auto model = tiny_model();
+  const auto examples = random_examples(10, 13);
+  const DpoLoss loss(examples, 0, reference_log_probs(model, examples, 0), 0.1);
+  REQUIRE(loss.rows() == 5);
+  CHECK(mean(loss, model) == doctest::Approx(std::log(2.0)).epsilon(1e-5));
+  loss.sum(model, first_rows(5)).backward();
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& p : model->parameters()) p -= 0.05 * p.grad();
+  }
+  CHECK(mean(loss, model) < std::log(2.0) - 1e-3);
+  // The reference is frozen: it does not follow the model.
+  const auto now = log_probs_of(model, examples, 0).view({5, 2});
+  CHECK(largest_difference(now, reference_log_probs(model, examples, 0)) == 0);
+}
+
+TEST_CASE("log-probabilities of answers are sums over their tokens") {
+  auto model = tiny_model();
+  const auto examples = random_examples(7, 14);
+  const auto log_probs = log_probs_of(model, examples, 0, /*batch_size=*/3);
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    double sum = 0;
+    for (const double loss : token_losses(model, examples[i])) sum += loss;
+    CHECK(log_probs[static_cast<std::int64_t>(i)].item<double>() == doctest::Approx(-sum).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("rows whose answer is cut away are dropped and counted; none left is an error that names the limit") {
+  const Tokenizer tokenizer({"a", "b"});
+  const std::vector<Row> rows = {{"a", "b b b"}, {"a a a a", "b"}, {"a a", "b"}};
+  CHECK(encode(tokenizer, rows, 20).examples.size() == 3);
+  const auto some = encode(tokenizer, rows, 5);  // <user> a a a a <assistant> has 6
+  CHECK(some.dropped == 1);
+  REQUIRE(some.examples.size() == 2);
+  CHECK(some.examples[0].answer_tokens() == 2);
+  CHECK_THROWS_WITH_AS(encode(tokenizer, rows, 3), doctest::Contains("max_length = 3"), ogpsa::InvalidArgument);
+  const std::vector<PreferenceRow> pairs = {{"a a a", "b", "b b"}, {"a", "b", "b"}};
+  CHECK(encode(tokenizer, pairs, 5).dropped == 1);
+  CHECK_THROWS_WITH_AS(tokenizer.encode("a zebra"), doctest::Contains("zebra"), ogpsa::InvalidArgument);
+}
