@@ -113,7 +113,7 @@ TEST_CASE("non-negative least squares: any scale of the columns and of the right
 }
 
 TEST_CASE("non-negative least squares: closed forms and empty problems") {
-  CHECK(nonnegative_least_squares(Eigen::MatrixXd(3, 0), Eigen::Vector3d(1, 2, 3)).size().x == 0);
+  CHECK(nonnegative_least_squares(Eigen::MatrixXd(3, 0), Eigen::Vector3d(1, 2, 3)).x.size() == 0);
   CHECK(nonnegative_least_squares(Eigen::MatrixXd(0, 2), Eigen::VectorXd(0)).x == Eigen::Vector2d::Zero());
   CHECK(nonnegative_least_squares(Eigen::Matrix2d::Identity(), Eigen::Vector2d::Zero()).x == Eigen::Vector2d::Zero());
   CHECK(nonnegative_least_squares(Eigen::Matrix2d::Zero(), Eigen::Vector2d(1, 1)).x == Eigen::Vector2d::Zero());
