@@ -50,7 +50,7 @@ if wanted sanitize; then
   # g++'s OpenMP runtime hides its synchronisation from TSan, which then reports races where there are none. LLVM's runtime
   # tells TSan about it (Archer), so our parallel loops are checked, and not only callers on threads of their own.
   install_packages clang libomp-dev
-  export TSAN_OPTIONS=ignore_noninstrumented_modules=1 OMP_NUM_THREADS=4
+  export TSAN_OPTIONS=ignore_noninstrumented_modules=1 OMP_NUM_THREADS=4 KMP_BLOCKTIME=0 # threads outnumber cores: no spinning
   build_and_test tsan tsan
 fi
 
