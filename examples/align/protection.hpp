@@ -4,17 +4,15 @@
 
 #include <filesystem>
 #include <memory>
-#include <ogpsa/ogpsa.hpp>
-#include <ogpsa/torch.hpp>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "loss.hpp"
 
 /// \file
-/// All that the trainer knows about ogpsa: which form of it protects the reference objectives.
+/// All that the trainer knows about ogpsa. The library itself is included by protection.cpp alone, so that the rest
+/// compiles quickly.
 
 namespace align {
 
@@ -52,70 +50,39 @@ struct Reference {
   std::shared_ptr<const Loss> loss;
 };
 
+/// What a projection did in one step.
+struct ProtectionRecord {
+  double fraction_removed = 0;  ///< of the gradient's (or step's) energy
+  std::int64_t basis_age = 0;   ///< optimizer steps since the subspace was estimated
+};
+
 /// Stands between the gradients and the optimizer.
 class Protection {
  public:
-  /// \param model  what is trained; has to outlive this
-  Protection(CausalLm model, std::vector<Reference> references, ProtectionOptions options)
-      : model_(std::move(model)), references_(std::move(references)), options_(options) {
-    if (options.method == Method::plain) return;
-    ogpsa::torch::Options settings{.refresh_every = options.refresh_every};
-    if (options.method == Method::structured) {
-      settings.structured = "_proj\\.weight$";
-      settings.reference.structured.rank.max_share = options.max_share;
-    }
-    projector_ = std::make_unique<ogpsa::torch::GradientProjector>(*model_, settings);
-  }
+  /// \param model  what is trained
+  Protection(CausalLm model, std::vector<Reference> references, ProtectionOptions options);
+  ~Protection();
+  Protection(Protection&&) noexcept;
 
-  /// Before the gradients of optimizer step `step` are computed.
-  void prepare(std::int64_t step) {
-    if (projector_ == nullptr || !projector_->refresh_due(step)) return;
-    std::vector<ogpsa::torch::Objective> objectives;
-    for (const auto& reference : references_) objectives.push_back(objective(reference));
-    projector_->refresh(objectives);
-  }
+  /// Before the gradients of optimizer step `step` are computed: estimates the subspace where that is due.
+  void prepare(std::int64_t step);
   /// After the gradients are complete, before they are clipped.
-  void project_gradients() {
-    if (options_.method == Method::ogpsa) projector_->project_gradients();
-  }
+  void project_gradients();
   /// Takes the optimizer's step.
-  void step(torch::optim::Optimizer& optimizer) {
-    if (options_.method == Method::ogpsa_step || options_.method == Method::structured) {
-      projector_->step(optimizer);
-    } else {
-      optimizer.step();
-    }
-  }
-  /// What the last step lost to the projection; none for Method::plain.
-  std::optional<ogpsa::Report> report() const {
-    return projector_ == nullptr ? std::nullopt : std::optional(projector_->report());
-  }
+  void step(torch::optim::Optimizer& optimizer);
+  /// Of the last step; none for Method::plain.
+  std::optional<ProtectionRecord> record() const;
 
-  void save(const std::filesystem::path& folder) const {
-    if (projector_ != nullptr && projector_->core().ready()) projector_->save(folder / "projector.safetensors");
-  }
-  void load(const std::filesystem::path& folder) {
-    if (projector_ != nullptr) projector_->load(folder / "projector.safetensors");
-  }
+  void save(const std::filesystem::path& folder) const;
+  void load(const std::filesystem::path& folder);
 
  private:
-  ogpsa::torch::Objective objective(const Reference& reference) {
-    const auto rows = reference.loss->rows(), size = options_.batch_size;
-    return {reference.name, (rows + size - 1) / size, [this, loss = reference.loss, rows, size](ogpsa::Index i) {
-              std::vector<std::int64_t> part;
-              double weight = 0;
-              for (auto row = i * size; row < std::min(rows, (i + 1) * size); ++row) {
-                part.push_back(row);
-                weight += loss->weight(row);
-              }
-              return ogpsa::torch::ReferenceLoss{loss->sum(model_, part) / weight, weight};
-            }};
-  }
+  struct Projector;
 
   CausalLm model_;
   std::vector<Reference> references_;
   ProtectionOptions options_;
-  std::unique_ptr<ogpsa::torch::GradientProjector> projector_;
+  std::unique_ptr<Projector> projector_;  // none for Method::plain
 };
 
 }  // namespace align

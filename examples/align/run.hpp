@@ -138,9 +138,9 @@ class Workbench {
                            {"loss", record.loss},
                            {"learning_rate", record.learning_rate},
                            {"gradient_norm", record.gradient_norm}};
-    if (const auto report = protection.report()) {
-      line["fraction_removed"] = report->total().fraction_removed();
-      line["basis_age"] = report->basis_age;
+    if (const auto projection = protection.record()) {
+      line["fraction_removed"] = projection->fraction_removed;
+      line["basis_age"] = projection->basis_age;
     }
     return line;
   }
