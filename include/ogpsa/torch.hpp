@@ -4,7 +4,8 @@
 /// The LibTorch adapter (LibTorch 1.13 to 2.15, CPU tensors). It maps tensors to views and calls the same core as
 /// everybody else. Opt-in: ogpsa.hpp does not include it.
 ///
-/// Everything is in namespace ogpsa::torch; in code that says `using namespace ogpsa`, LibTorch is `::torch`.
+/// Everything is in namespace ogpsa::torch; in code that says `using namespace ogpsa`, LibTorch is the global namespace
+/// torch.
 
 // Tensors as views; which parameters become blocks, and in which form.
 #include "ogpsa/torch/tensors.hpp"
