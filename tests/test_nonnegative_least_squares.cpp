@@ -72,8 +72,7 @@ TEST_CASE("non-negative least squares: every constraint holds with nearly depend
   }
 }
 
-TEST_CASE("non-negative least squares: the nearest point where columns nearly agree, or nearly oppose" *
-          doctest::may_fail()) {
+TEST_CASE("non-negative least squares: the nearest point where columns nearly agree, or nearly oppose") {
   // In the plane: a_1 = (1, 0), a_2 = (sign, gap). For b between the two the answer is known.
   for (const double gap : {1e-3, 1e-7, 1e-10}) {
     CAPTURE(gap);
@@ -83,10 +82,10 @@ TEST_CASE("non-negative least squares: the nearest point where columns nearly ag
     Eigen::Vector2d fitted = nonnegative_least_squares(a, Eigen::Vector2d(1, 1)).fitted;
     const Eigen::Vector2d unit = a.col(1).normalized();
     CHECK((fitted - unit * unit.dot(Eigen::Vector2d(1, 1))).norm() <= 1e-14);
-    // b inside the thin cone is reached.
+    // b inside the thin cone is reached, as far as a constraint that holds to rounding tells the two columns apart.
     const Eigen::Vector2d inside = a * Eigen::Vector2d(0.3, 0.7);
     fitted = nonnegative_least_squares(a, inside).fitted;
-    CHECK((fitted - inside).norm() <= 1e-14);
+    CHECK((fitted - inside).norm() <= 32 * test::roundoff<double> / gap);
     // Opposing columns span the upper half plane.
     a << 1, -1, 0, gap;
     fitted = nonnegative_least_squares(a, Eigen::Vector2d(0.4, 0.8)).fitted;

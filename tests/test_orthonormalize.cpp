@@ -27,8 +27,9 @@ Factors<T> factorize(const test::Matrix<T>& h, Orthonormalization method) {
 }
 
 /// The contract, and H = Q R column by column.
+/// \param digits  how many digits of H - Q R an explicit inverse may cost (CholeskyQR in double)
 template <class T>
-void check_factors(const test::Matrix<T>& h, const Factors<T>& f) {
+void check_factors(const test::Matrix<T>& h, const Factors<T>& f, int digits = 0) {
   const double u = test::roundoff<T>;
   const test::MatrixL q = test::exact(f.q), exact = test::exact(h);
   CHECK(test::orthonormality_error(q) <= 16 * u);
@@ -36,7 +37,8 @@ void check_factors(const test::Matrix<T>& h, const Factors<T>& f) {
   const double tolerance = default_relative_tolerance<T>(h.cols());
   for (Index j = 0; j < h.cols(); ++j) {
     CAPTURE(j);
-    CHECK(static_cast<double>(rest.col(j).norm()) <= (tolerance + 16 * u) * static_cast<double>(exact.col(j).norm()));
+    const double bound = (tolerance + 16 * u) * std::pow(10.0, digits);
+    CHECK(static_cast<double>(rest.col(j).norm()) <= bound * static_cast<double>(exact.col(j).norm()));
   }
 }
 
@@ -77,8 +79,7 @@ TEST_CASE_TEMPLATE("orthonormalize: contract on random shapes with degenerate co
   }
 }
 
-TEST_CASE_TEMPLATE("orthonormalize: each method up to the condition that it is documented for" * doctest::may_fail(), T,
-                   float, double) {
+TEST_CASE_TEMPLATE("orthonormalize: each method up to the condition that it is documented for", T, float, double) {
   for (const double digits : {0.0, 2.0, 4.0, 6.0, 7.0, 10.0, 12.0, 14.0, 15.0}) {
     const double condition = std::pow(10.0, digits);
     if (condition > 1 / test::roundoff<T> * 2) continue;
@@ -95,7 +96,8 @@ TEST_CASE_TEMPLATE("orthonormalize: each method up to the condition that it is d
                              : method == Orthonormalization::shifted_cholesky_qr3 ? 1e12
                                                                                   : 1e16;
         if (condition > limit) continue;
-        check_factors(h, factorize(h, method));
+        const bool cholesky = method != Orthonormalization::cgs2;
+        check_factors(h, factorize(h, method), cholesky && std::is_same_v<T, double> ? 1 : 0);
       }
     }
   }

@@ -230,6 +230,24 @@ TEST_CASE_TEMPLATE("project: objectives of any scale keep their sign", T, float,
   }
 }
 
+TEST_CASE_TEMPLATE("project: an objective that a truncated basis does not hold has no sign in it", T, float, double) {
+  for (int round = 0; round < 40; ++round) {
+    Random random(static_cast<std::uint64_t>(round) + 900);
+    CAPTURE(round);
+    // Two orthogonal objectives, of which the basis keeps the longer. What it holds of the other is rounding.
+    test::Matrix<T> h = random.orthonormal(60, 2).template cast<T>();
+    h.col(0) *= T(100);
+    const auto subspace = estimate(h, {.max_rank = 1});
+    REQUIRE(subspace.rank() == 1);
+    test::Vector<T> g = random.gaussian<T>(60, 1);
+    const Real along = test::exact(h).col(0).dot(test::exact(g).col(0)) / test::exact(h).col(0).squaredNorm();
+    const test::VectorL expected = along < 0 ? test::exact(g) - along * test::exact(h).col(0) : test::exact(g);
+    const Real norm = test::exact(g).norm();
+    project(g, subspace, {.mode = ProjectionMode::one_sided});
+    CHECK((test::exact(g) - expected).norm() <= 32 * test::roundoff<T> * norm);
+  }
+}
+
 TEST_CASE_TEMPLATE("project: gradients of any scale", T, float, double) {
   Random random(13);
   const test::Matrix<T> h = random.gaussian<T>(64, 3);

@@ -104,7 +104,7 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
 template <class T, class B>
 Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<ProjectionPiece<T>>& pieces, double damping) {
   const auto relative = [](const Subspace<T, B>& side, double scale) -> Eigen::VectorXd {
-    return (side.singular_values().array() / scale).square();
+    return (side.singular_values().array() / scale).square().min(1e100);  // so that products of two stay finite
   };
   Eigen::MatrixXd eigenvalues;  // relative to their mean: k x 1 for one side, k_left x k_right for both
   if (unit.form != Form::both) {
@@ -114,7 +114,7 @@ Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<Projectio
     const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
     if (!row_major) eigenvalues.transposeInPlace();
   }
-  return (eigenvalues.array() / (eigenvalues.array() + damping)).matrix();
+  return (1 + damping / eigenvalues.array()).inverse().matrix();
 }
 
 /// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::restriction).
@@ -123,8 +123,11 @@ void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) 
   Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(subspace.rank(), subspace.rank());
   for (const auto& piece : unit.pieces) gram += subspace.backend().gram(piece.left, piece.left);
   const SmallSvd svd = small_svd(gram);  // symmetric: the singular vectors are eigenvectors
+  // A direction that only the rounding of the basis (or of the Gram matrix) has put into the given rows is none.
+  const double tolerance = default_relative_tolerance<T>(subspace.rank());
+  const double smallest = std::max(tolerance * tolerance, 64 * std::numeric_limits<double>::epsilon());
   Index rank = 0;
-  while (rank < svd.s.size() && svd.s(rank) > 64 * std::numeric_limits<double>::epsilon() * svd.s(0)) ++rank;
+  while (rank < svd.s.size() && svd.s(rank) > smallest * svd.s(0)) ++rank;
   const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
   unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
   unit.restricted_objectives = roots.asDiagonal() * (svd.u.leftCols(rank).transpose() * subspace.objectives());

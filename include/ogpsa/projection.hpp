@@ -132,7 +132,7 @@ inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives,
 /// Modes on the coefficients c of a gradient in an orthonormal basis, and the objectives in it: what to keep of the
 /// gradient and which coefficients to remove.
 template <class T>
-PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, const Eigen::MatrixXd* objectives) {
+PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, const Eigen::MatrixXd& objectives) {
   const auto& options = unit.options;
   const Eigen::MatrixXd weighted = unit.weights.size() > 0 ? c.cwiseProduct(unit.weights).eval() : c;
   const double sign = unit.direction == Direction::gradient ? 1.0 : -1.0;
@@ -142,31 +142,41 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, cons
     case ProjectionMode::inside:
       return {0.0, -weighted};
     case ProjectionMode::conflicting: {
-      const double norm = objectives->col(0).stableNorm();
-      const Eigen::VectorXd h = objectives->col(0) / (norm > 0 ? norm : 1.0);
+      const double norm = objectives.col(0).stableNorm();
+      const Eigen::VectorXd h = objectives.col(0) / (norm > 0 ? norm : 1.0);
       const double product = sign * h.dot(c.col(0));
       if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
       return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
     }
     case ProjectionMode::one_sided:
-      return {1.0, -options.alpha * sign * nonnegative_least_squares(*objectives, -sign * c.col(0)).fitted};
+      return {1.0, -options.alpha * sign * nonnegative_least_squares(objectives, -sign * c.col(0)).fitted};
   }
   throw InvalidArgument("ogpsa: unknown ProjectionMode");
+}
+
+/// Objectives of which the basis holds nothing but rounding (it was truncated, or their rows are left out) have no sign
+/// there: they become zero.
+inline void drop_rounding(Eigen::MatrixXd& objectives, const Eigen::VectorXd& norms, double tolerance) {
+  for (Eigen::Index r = 0; r < objectives.cols(); ++r) {
+    if (objectives.col(r).stableNorm() <= tolerance * norms(r)) objectives.col(r).setZero();
+  }
 }
 
 /// The same for the coefficients of a unit as they were measured. Also fills in what they say about the gradient.
 template <class T>
 PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, ProjectionResult& result) {
   result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, inner);
-  if (unit.restriction.size() == 0) {
-    result.norm_inside = inner.squaredNorm();
-    return decide(unit, inner, unit.objectives);
+  const bool whole = unit.restriction.size() == 0;
+  Eigen::MatrixXd objectives;
+  if (needs_objectives(unit)) {
+    objectives = whole ? *unit.objectives : unit.restricted_objectives;
+    drop_rounding(objectives, *unit.objective_norms, default_relative_tolerance<T>(objectives.rows()));
   }
   // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
-  const Eigen::MatrixXd c = unit.restriction.transpose() * inner;
+  const Eigen::MatrixXd c = whole ? inner : Eigen::MatrixXd(unit.restriction.transpose() * inner);
   result.norm_inside = c.squaredNorm();
-  PieceChange change = decide(unit, c, &unit.restricted_objectives);
-  change.remove = unit.restriction * change.remove;
+  PieceChange change = decide(unit, c, objectives);
+  if (!whole) change.remove = unit.restriction * change.remove;
   return change;
 }
 
