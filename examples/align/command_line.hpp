@@ -53,7 +53,8 @@ inline void add_stage_options(CLI::App& app, const std::string& stage, StageOpti
   add("ogpsa_learning_rate", options.ogpsa_learning_rate, "");
   add("ogpsa_step_learning_rate", options.ogpsa_step_learning_rate, "");
   add("structured_learning_rate", options.structured_learning_rate, "");
-  add("refresh_every", options.refresh_every, "Optimizer steps between estimates of the subspace");
+  add("published_refresh_every", options.published_refresh_every, "ogpsa: optimizer steps between estimates");
+  add("refresh_every", options.refresh_every, "The same for the other arms");
 }
 
 }  // namespace detail
@@ -71,7 +72,7 @@ inline void add_options(CLI::App& app, CommandLine& line) {
   add("jobs", line.jobs, "Runs side by side, each on one thread");
   add("seeds", study.seeds, "");
   add("stages", study.stages, "sft, dpo, sft-dpo");
-  add("methods", study.methods, "plain, ogpsa, ogpsa-step, structured");
+  add("arms", study.arms, "plain, ogpsa, ogpsa-often, ogpsa-step, structured");
   add("beta", study.beta, "Of DPO");
   add("max_share", study.max_share, "structured: share of each matrix's inputs that is protected");
   add("unprotected_tasks", study.unprotected_tasks, "General tasks without reference rows");

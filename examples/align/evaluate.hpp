@@ -59,6 +59,13 @@ class Evaluator {
     pairs_ = encode(tokenizer, tasks.heldout_safety, max_length).examples;
   }
 
+  /// Rows that an evaluation looks at.
+  double rows() const {
+    auto count = static_cast<double>(harmful_.size() + lookalikes_.size());
+    for (const auto& task : tasks_) count += static_cast<double>(task.rows.size());
+    return count;
+  }
+
   Evaluation operator()(CausalLm& model) const {
     Evaluation result;
     for (const auto& task : tasks_) {

@@ -25,7 +25,7 @@ void check_settings(const CommandLine& line) {
   }
   nlohmann::json settings = line.study;
   settings["libtorch"] = TORCH_VERSION;
-  for (const char* free : {"seeds", "stages", "methods", "checkpoint_every"}) settings.erase(free);
+  for (const char* free : {"seeds", "stages", "arms", "checkpoint_every"}) settings.erase(free);
   if (!std::filesystem::exists(path)) {
     std::filesystem::create_directories(line.out);
     return align::write_file(path, settings.dump(2) + "\n");

@@ -15,13 +15,14 @@
 
 namespace align {
 
-/// One stage of alignment, and the learning rates of its arms. Each arm is compared with the plain ones at equal
-/// safety, so the rates need not be the same; the plain ones should reach from too little to more than enough safety.
+/// One stage of alignment, and what its arms differ in. Each arm is compared with the plain ones at equal safety, so
+/// the learning rates need not be the same; the plain ones should reach from too little to more than enough safety.
 struct StageOptions {
   TrainOptions train;
   std::vector<double> plain_learning_rates;
   double ogpsa_learning_rate, ogpsa_step_learning_rate, structured_learning_rate;
-  std::int64_t refresh_every;
+  std::int64_t published_refresh_every;  ///< of arm ogpsa, in optimizer steps
+  std::int64_t refresh_every;            ///< of arms ogpsa-often, ogpsa-step and structured
 };
 
 struct StudyOptions {
@@ -41,20 +42,23 @@ struct StudyOptions {
                    .ogpsa_learning_rate = 1.5e-4,
                    .ogpsa_step_learning_rate = 1.5e-4,
                    .structured_learning_rate = 3e-4,
+                   .published_refresh_every = 30,
                    .refresh_every = 4};
   StageOptions dpo{.train = {.num_train_epochs = 4, .per_device_train_batch_size = 16},
                    .plain_learning_rates = {5e-5, 1e-4, 2e-4, 3e-4},
                    .ogpsa_learning_rate = 2e-4,
                    .ogpsa_step_learning_rate = 2e-4,
                    .structured_learning_rate = 4e-4,
-                   .refresh_every = 4};
+                   .published_refresh_every = 5,
+                   .refresh_every = 3};
   /// DPO that starts from what the SFT stage of the same arm made.
   StageOptions sft_dpo{.train = {.num_train_epochs = 2, .per_device_train_batch_size = 16},
                        .plain_learning_rates = {3e-5, 6e-5, 1e-4, 2e-4},
                        .ogpsa_learning_rate = 1e-4,
                        .ogpsa_step_learning_rate = 1e-4,
                        .structured_learning_rate = 2e-4,
-                       .refresh_every = 4};
+                       .published_refresh_every = 5,
+                       .refresh_every = 3};
   double beta = 0.05;      ///< of DPO
   double max_share = 0.2;  ///< structured: share of each matrix's inputs that is protected
   std::int64_t reference_batch_size = 16;
@@ -63,7 +67,7 @@ struct StudyOptions {
 
   std::vector<std::uint64_t> seeds = {1, 2, 3};
   std::vector<std::string> stages = {"sft", "dpo", "sft-dpo"};
-  std::vector<std::string> methods = {"plain", "ogpsa", "ogpsa-step", "structured"};
+  std::vector<std::string> arms = {"plain", "ogpsa", "ogpsa-often", "ogpsa-step", "structured"};
   std::int64_t checkpoint_every = 100;  ///< optimizer steps
 };
 
@@ -75,9 +79,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainOptions, learning_rate, weight_decay, ad
                                    max_grad_norm, warmup_ratio, num_train_epochs, per_device_train_batch_size,
                                    gradient_accumulation_steps, seed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageOptions, train, plain_learning_rates, ogpsa_learning_rate,
-                                   ogpsa_step_learning_rate, structured_learning_rate, refresh_every)
+                                   ogpsa_step_learning_rate, structured_learning_rate, published_refresh_every,
+                                   refresh_every)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StudyOptions, model, rows, max_length, data_seed, base, sft, dpo, sft_dpo, beta,
-                                   max_share, reference_batch_size, unprotected_tasks, seeds, stages, methods,
+                                   max_share, reference_batch_size, unprotected_tasks, seeds, stages, arms,
                                    checkpoint_every)
 
 }  // namespace align

@@ -18,7 +18,7 @@ namespace align {
 struct Run {
   std::uint64_t seed = 0;
   std::string stage = {};  ///< base, sft, dpo or sft-dpo
-  std::string arm = {};    ///< method, with the learning rate where there are several
+  std::string arm = {};    ///< of StudyOptions::arms; plain-1, plain-2, ... for its learning rates
   ProtectionOptions protection = {};
   TrainOptions train = {};
   std::filesystem::path start = {};  ///< folder of the run whose model it starts from; empty: random weights
@@ -38,39 +38,42 @@ inline const StageOptions& stage_options(const StudyOptions& options, const std:
   throw ogpsa::InvalidArgument("there is no stage '" + stage + "'; use sft, dpo or sft-dpo");
 }
 
-inline std::vector<Method> methods_of(const StudyOptions& options) {
-  std::vector<Method> methods;
-  for (const auto method : {Method::plain, Method::ogpsa, Method::ogpsa_step, Method::structured}) {
-    if (std::count(options.methods.begin(), options.methods.end(), name(method)) > 0) methods.push_back(method);
+inline void check_arms(const StudyOptions& options) {
+  for (const auto& arm : options.arms) {
+    const auto known = {"plain", "ogpsa", "ogpsa-often", "ogpsa-step", "structured"};
+    if (std::count(known.begin(), known.end(), arm) == 1 &&
+        std::count(options.arms.begin(), options.arms.end(), arm) == 1) {
+      continue;
+    }
+    throw ogpsa::InvalidArgument("arm '" + arm +
+                                 "' is unknown or given twice; use plain, ogpsa, ogpsa-often, ogpsa-step, structured");
   }
-  if (methods.size() == options.methods.size()) return methods;
-  throw ogpsa::InvalidArgument("a method is unknown or given twice; use plain, ogpsa, ogpsa-step and structured");
-}
-
-inline std::vector<double> learning_rates(const StageOptions& stage, Method method) {
-  if (method == Method::ogpsa) return {stage.ogpsa_learning_rate};
-  if (method == Method::ogpsa_step) return {stage.ogpsa_step_learning_rate};
-  if (method == Method::structured) return {stage.structured_learning_rate};
-  return stage.plain_learning_rates;
 }
 
 }  // namespace detail
 
-/// Arms of a stage for one seed. Arm i of SFT -> DPO goes on from arm i of SFT.
+/// Arms of a stage for one seed. Each arm of SFT -> DPO goes on from the SFT arm of that name.
 inline std::vector<Run> arms(const StudyOptions& options, const std::string& stage, std::uint64_t seed) {
+  detail::check_arms(options);
   const auto& settings = detail::stage_options(options, stage);
   std::vector<Run> runs;
-  for (const auto method : detail::methods_of(options)) {
-    const auto rates = detail::learning_rates(settings, method);
-    for (std::size_t i = 0; i < rates.size(); ++i) {
-      Run run{.seed = seed, .stage = stage, .arm = name(method), .train = settings.train};
-      if (method == Method::plain) run.arm += "-" + std::to_string(i + 1);
-      run.train.learning_rate = rates[i];
-      run.train.seed = seed;
-      run.protection = {method, settings.refresh_every, options.max_share, options.reference_batch_size};
-      run.start = Run{.seed = seed, .stage = "base"}.folder();
-      if (stage == "sft-dpo") run.start = Run{.seed = seed, .stage = "sft", .arm = run.arm}.folder();
-      runs.push_back(std::move(run));
+  const auto add = [&](const std::string& arm, Method method, double learning_rate, std::int64_t refresh_every) {
+    Run run{.seed = seed, .stage = stage, .arm = arm, .train = settings.train};
+    run.train.learning_rate = learning_rate;
+    run.train.seed = seed;
+    run.protection = {method, refresh_every, options.max_share, options.reference_batch_size};
+    run.start = Run{.seed = seed, .stage = "base"}.folder();
+    if (stage == "sft-dpo") run.start = Run{.seed = seed, .stage = "sft", .arm = arm}.folder();
+    runs.push_back(std::move(run));
+  };
+  for (const auto& arm : options.arms) {
+    if (arm == "ogpsa") add(arm, Method::ogpsa, settings.ogpsa_learning_rate, settings.published_refresh_every);
+    if (arm == "ogpsa-often") add(arm, Method::ogpsa, settings.ogpsa_learning_rate, settings.refresh_every);
+    if (arm == "ogpsa-step") add(arm, Method::ogpsa_step, settings.ogpsa_step_learning_rate, settings.refresh_every);
+    if (arm == "structured") add(arm, Method::structured, settings.structured_learning_rate, settings.refresh_every);
+    if (arm != "plain") continue;
+    for (std::size_t i = 0; i < settings.plain_learning_rates.size(); ++i) {
+      add("plain-" + std::to_string(i + 1), Method::plain, settings.plain_learning_rates[i], 0);
     }
   }
   return runs;

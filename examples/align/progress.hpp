@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <string>
@@ -33,9 +34,19 @@ class Progress {
     const std::lock_guard lock(mutex_);
     done_ += rows;
     const auto now = Clock::now();
-    if (!terminal_ || now - drawn_ < std::chrono::milliseconds(100)) return;
-    drawn_ = now;
+    const double seconds = std::chrono::duration<double>(now - measured_).count();
+    if (!terminal_ || seconds < 0.1) return;
+    // Over the last seconds: runs differ in their rate.
+    const double share = measured_rows_ > 0 ? 1 - std::exp(-seconds / 10) : 1;
+    rate_ += share * ((done_ - measured_rows_) / seconds - rate_);
+    measured_ = now;
+    measured_rows_ = done_;
     draw(what);
+  }
+  /// Rows that turn out to be done already.
+  void skip(double rows) {
+    const std::lock_guard lock(mutex_);
+    work_ -= rows;
   }
   /// Prints a line above the bar when a run is finished.
   void finish_run(const std::string& line) {
@@ -57,12 +68,11 @@ class Progress {
     if (terminal_) fmt::print(stderr, "\r\x1b[K");
   }
   void draw(const std::string& what) const {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    const double share = std::min(1.0, done_ / work_), rate = done_ / std::max(seconds, 1e-3);
+    const double share = std::min(1.0, done_ / work_);
     const auto filled = static_cast<std::size_t>(share * 24);
     auto line = fmt::format("[{}{}] {:3.0f} %  {}/{} runs  {:.0f} rows/s  {} left  {}", std::string(filled, '='),
-                            std::string(24 - filled, ' '), 100 * share, finished_, runs_, rate,
-                            clock_text((work_ - done_) / std::max(rate, 1e-9)), what);
+                            std::string(24 - filled, ' '), 100 * share, finished_, runs_, rate_,
+                            clock_text((work_ - done_) / std::max(rate_, 1e-9)), what);
     winsize size{};
     const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
     line.resize(std::min(line.size(), static_cast<std::size_t>(known ? size.ws_col - 1 : 79)));
@@ -74,9 +84,9 @@ class Progress {
   int runs_;
   bool terminal_;
   std::mutex mutex_;
-  double done_ = 0;
+  double done_ = 0, measured_rows_ = 0, rate_ = 0;
   int finished_ = 0;
-  Clock::time_point start_ = Clock::now(), drawn_{};
+  Clock::time_point measured_ = Clock::now();
 };
 
 }  // namespace align

@@ -39,9 +39,9 @@ inline const char* name(Method method) {
 
 struct ProtectionOptions {
   Method method = Method::plain;
-  std::int64_t refresh_every = 30;  ///< optimizer steps
-  double max_share = 0.3;           ///< structured: share of a matrix's inputs that is protected
-  std::int64_t batch_size = 16;     ///< reference rows of a micro-batch
+  std::int64_t refresh_every = 0;  ///< optimizer steps; 0 for Method::plain
+  double max_share = 0.3;          ///< structured: share of a matrix's inputs that is protected
+  std::int64_t batch_size = 16;    ///< reference rows of a micro-batch
 };
 
 /// A named reference objective: the mean loss over all of its rows.

@@ -72,7 +72,10 @@ inline std::vector<ArmReport> collect_reports(const StudyOptions& options, const
 inline nlohmann::json summary(const StudyOptions& options, const std::vector<ArmReport>& reports) {
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& r : reports) {
-    nlohmann::json row = {{"stage", r.stage}, {"arm", r.arm}, {"learning_rate", r.results[0].learning_rate}};
+    nlohmann::json row = {{"stage", r.stage},
+                          {"arm", r.arm},
+                          {"learning_rate", r.results[0].learning_rate},
+                          {"refresh_every", r.results[0].refresh_every}};
     const auto add = [&](const char* name, auto value) { row[name] = r.over_seeds(value); };
     add("refusals", [](const Evaluation& e) { return e.refusals; });
     add("false_refusals", [](const Evaluation& e) { return e.false_refusals; });

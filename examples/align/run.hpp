@@ -28,10 +28,11 @@ struct Interrupted {};
 struct Result {
   Evaluation evaluation;
   double learning_rate = 0;
-  double fraction_removed = 0;  ///< mean over the steps, of the gradient's (or step's) energy
-  double seconds_per_step = 0;  ///< of the last sitting; all else is the same however often the run was interrupted
+  std::int64_t refresh_every = 0;  ///< optimizer steps; 0: no projection
+  double fraction_removed = 0;     ///< mean over the steps, of the gradient's (or step's) energy
+  double seconds_per_step = 0;     ///< of the last sitting; all else is the same however often the run was interrupted
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Result, evaluation, learning_rate, fraction_removed, seconds_per_step)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Result, evaluation, learning_rate, refresh_every, fraction_removed, seconds_per_step)
 
 /// The data of a study as tokens, and what every run shares. Const members may be used by several threads.
 class Workbench {
@@ -68,11 +69,12 @@ class Workbench {
   /// Rows that a run passes through the model, for the progress bar.
   double work(const Run& run) const {
     const auto examples = run_examples(run) * run.train.num_train_epochs;
-    if (run.protection.method == Method::plain) return static_cast<double>(examples);
+    double rows = static_cast<double>(examples) + evaluator_.rows();
+    if (run.protection.method == Method::plain) return rows;
     std::int64_t reference = 0;
     for (const auto& r : references_) reference += r.loss->rows();
     const auto per_step = run.train.rows_per_step() * (run.stage == "sft" ? 1 : 2);
-    return static_cast<double>(examples + reference * (examples / per_step / run.protection.refresh_every + 1));
+    return rows + static_cast<double>(reference * (examples / per_step / run.protection.refresh_every + 1));
   }
 
   /// Trains and evaluates; a run that was interrupted goes on. \throws Interrupted when `stop` became true
@@ -89,26 +91,14 @@ class Workbench {
     const auto loss = loss_of(run, model);
     Trainer trainer(model, *loss, run.train, Protection(model, references_, run.protection));
     if (const auto last = checkpoints.latest()) trainer.load(*last);
-    const double work_per_step = work(run) / static_cast<double>(trainer.total_steps());
-    progress.advance(work_per_step * static_cast<double>(trainer.step()), "");
     const auto start = std::chrono::steady_clock::now();
     const auto first = trainer.step();
-    Metrics metrics(folder / "metrics.jsonl", trainer.step());
-    const auto save = [&] { checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); }); };
-    while (!trainer.done()) {
-      const auto record = trainer.advance();
-      metrics.write(line_of(record, trainer.protection()));
-      progress.advance(work_per_step,
-                       fmt::format("seed {} {} {}  loss {:.3f}", run.seed, run.stage, run.arm, record.loss));
-      if (stop) {
-        save();
-        throw Interrupted{};
-      }
-      if (trainer.step() % options_.checkpoint_every == 0) save();
-    }
+    train(run, trainer, checkpoints, progress, stop);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    Result result{evaluator_(model), run.train.learning_rate, mean_fraction_removed(folder / "metrics.jsonl"),
+    Result result{evaluator_(model), run.train.learning_rate, run.protection.refresh_every,
+                  mean_fraction_removed(folder / "metrics.jsonl"),
                   seconds.count() / static_cast<double>(std::max<std::int64_t>(1, trainer.step() - first))};
+    progress.advance(evaluator_.rows(), text_of(run));
     torch::save(model, (folder / "model.pt.tmp").string());
     std::filesystem::rename(folder / "model.pt.tmp", folder / "model.pt");
     write_file(folder / "result.json", nlohmann::json(result).dump(2) + "\n");
@@ -122,6 +112,24 @@ class Workbench {
     dropped_ += data.dropped;
     return std::make_shared<SftLoss>(std::move(data.examples), tokenizer_.padding());
   }
+  void train(const Run& run, Trainer& trainer, const Checkpoints& checkpoints, Progress& progress,
+             const std::atomic<bool>& stop) const {
+    const double work_per_step = (work(run) - evaluator_.rows()) / static_cast<double>(trainer.total_steps());
+    progress.skip(work_per_step * static_cast<double>(trainer.step()));
+    Metrics metrics(folder_ / run.folder() / "metrics.jsonl", trainer.step());
+    const auto save = [&] { checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); }); };
+    while (!trainer.done()) {
+      const auto record = trainer.advance();
+      metrics.write(line_of(record, trainer.protection()));
+      progress.advance(work_per_step, fmt::format("{}  loss {:.3f}", text_of(run), record.loss));
+      if (stop) {
+        save();
+        throw Interrupted{};
+      }
+      if (trainer.step() % options_.checkpoint_every == 0) save();
+    }
+  }
+  static std::string text_of(const Run& run) { return fmt::format("seed {} {} {}", run.seed, run.stage, run.arm); }
   std::int64_t run_examples(const Run& run) const {
     if (run.stage == "base") return pretraining_->rows();
     return run.stage == "sft" ? refusals_->rows() : static_cast<std::int64_t>(pairs_.size());

@@ -48,6 +48,7 @@ inline std::vector<std::string> cells(const ArmReport& r) {
   return {r.stage,
           r.arm,
           r.stage == "base" ? "" : fmt::format("{:g}", r.results[0].learning_rate),
+          r.results[0].refresh_every > 0 ? std::to_string(r.results[0].refresh_every) : "",
           mean([](const Evaluation& e) { return e.refusals; }, 2),
           mean([](const Evaluation& e) { return e.false_refusals; }, 2),
           mean([](const Evaluation& e) { return e.preference_accuracy; }, 2),
@@ -61,16 +62,16 @@ inline std::vector<std::string> cells(const ArmReport& r) {
 }  // namespace detail
 
 inline std::string table(const std::vector<ArmReport>& reports) {
-  static constexpr std::size_t widths[] = {9, 12, 9, 12, 13, 12, 14, 12, 14, 20, 12};
+  static constexpr std::size_t widths[] = {9, 13, 9, 8, 12, 13, 12, 14, 12, 14, 20, 12};
   std::string text;
   const auto add_row = [&](const std::vector<std::string>& cells) {
     std::string line;
     for (std::size_t i = 0; i < cells.size(); ++i) line += detail::pad(cells[i], widths[i]);
     text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
   };
-  add_row({"", "", "", "refuses", "refuses", "prefers", "safety", "general", "general", "at equal safety,", ""});
-  add_row({"stage", "arm", "rate", "harmful", "look-alikes", "refusal", "loss", "exact", "loss", "against plain: tax",
-           "exact, points"});
+  add_row({"", "", "", "", "refuses", "refuses", "prefers", "safety", "general", "general", "at equal safety,", ""});
+  add_row({"stage", "arm", "rate", "every", "harmful", "look-alikes", "refusal", "loss", "exact", "loss",
+           "against plain: tax", "exact, points"});
   std::string stage;
   for (const auto& report : reports) {
     if (report.stage != stage) text += "\n";
@@ -78,6 +79,7 @@ inline std::string table(const std::vector<ArmReport>& reports) {
     add_row(detail::cells(report));
   }
   return text + R"(
+every        optimizer steps between two estimates of the subspace
 refuses      share of held-out harmful requests, and of harmless ones with the same words, that are refused
 prefers      share of harmful requests for which a refusal is likelier (per token) than compliance
 safety loss  SFT: mean loss of the refusals; DPO: mean of -log sigmoid(log p(refusal) - log p(compliance)); in nats

@@ -98,7 +98,7 @@ class Workers {
   static std::string line(const Run& run, const Result& result) {
     const auto& e = result.evaluation;
     return fmt::format(
-        "seed {}  {:<8}{:<12} lr {:<8}refuses {:.2f}  look-alikes {:.2f}  exact match {:.3f}  loss {:.3f}  {:.1f} "
+        "seed {}  {:<8}{:<13}lr {:<8}refuses {:.2f}  look-alikes {:.2f}  exact match {:.3f}  loss {:.3f}  {:.1f} "
         "ms/step",
         run.seed, run.stage, run.arm, fmt::format("{:g}", result.learning_rate), e.refusals, e.false_refusals,
         e.mean().exact_match, e.mean().loss, 1000 * result.seconds_per_step);

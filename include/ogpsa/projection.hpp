@@ -49,12 +49,12 @@ struct ProjectionResult {
   /// 1 - |g'|^2 / |g|^2: the share of the gradient's energy that was removed; 0 for a zero gradient.
   double fraction_removed() const {
     const double ratio = norm_after / norm_before;
-    return norm_before > 0 && std::isfinite(ratio) ? 1 - ratio * ratio : 0.0;
+    return norm_before > 0 && detail::is_finite(ratio) ? 1 - ratio * ratio : 0.0;
   }
   /// Angle between g and the subspace in radians: 0 inside it, pi/2 orthogonal to it (or to the zero subspace).
   double angle() const {
     const double cosine = norm_before > 0 ? norm_inside / norm_before : 0.0;
-    return std::acos(std::isfinite(cosine) ? std::min(1.0, cosine) : 0.0);
+    return std::acos(detail::is_finite(cosine) ? std::min(1.0, cosine) : 0.0);
   }
 };
 
@@ -85,7 +85,7 @@ inline void check(const ProjectionOptions& options) {
     throw InvalidArgument("ogpsa: ProjectionOptions: alpha is " + std::to_string(options.alpha) +
                           "; it must be in [0, 1]");
   }
-  if (!std::isfinite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
+  if (!detail::is_finite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
 }
 
 namespace detail {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ogpsa/block.hpp"
+#include "ogpsa/finite.hpp"
 
 namespace ogpsa {
 
@@ -55,7 +56,7 @@ class ReferenceCollector {
   void add(Index objective, std::span<const ConstTensorView> gradients, double weight = 1.0) {
     check_tensors(gradients);
     if (objective < 0) throw InvalidArgument("ogpsa: objective " + std::to_string(objective) + " is negative");
-    if (!(weight > 0 && std::isfinite(weight))) {
+    if (!(weight > 0 && detail::is_finite(weight))) {
       throw InvalidArgument("ogpsa: a reference batch has weight " + std::to_string(weight) +
                             "; give the number of its rows or tokens, and leave out an empty batch");
     }
@@ -95,7 +96,7 @@ class ReferenceCollector {
 
   void check_tensors(std::span<const ConstTensorView> gradients) const;
   static void check_weight(const std::string& block, double weight) {
-    if (weight > 0 && std::isfinite(weight)) return;
+    if (weight > 0 && detail::is_finite(weight)) return;
     throw InvalidArgument("ogpsa: block '" + block + "': inputs have weight " + std::to_string(weight) +
                           "; it must be positive and finite");
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "ogpsa/finite.hpp"
 #include "ogpsa/subspace.hpp"
 
 /// \file
@@ -39,7 +40,7 @@ struct StructuredOptions {
 /// \throws InvalidArgument for an option outside its range.
 inline void check(const StructuredOptions& options) {
   check(options.rank);
-  if (!(options.damping >= 0 && std::isfinite(options.damping))) {
+  if (!(options.damping >= 0 && detail::is_finite(options.damping))) {
     throw InvalidArgument("ogpsa: StructuredOptions: damping is " + std::to_string(options.damping) +
                           "; it must be 0 or positive");
   }
@@ -178,10 +179,10 @@ class KroneckerFactor {
   void choose_exponent(double largest) { exponent_ = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0; }
   double dense_trace() const {
     double sum = 0;
-    std::vector<T> value(1);
+    T value{};
     for (Index i = 0; i < dimension_; ++i) {
-      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<T>(value));
-      sum += static_cast<double>(value[0]);
+      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<T>(&value, 1));
+      sum += static_cast<double>(value);
     }
     return sum;
   }

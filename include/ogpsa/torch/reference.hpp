@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "ogpsa/finite.hpp"
 #include "ogpsa/torch/parameters.hpp"
 
 /// \file
@@ -105,7 +106,7 @@ inline ReferenceLoss evaluate(const Objective& objective, Index batch, bool need
   if (!objective.loss) throw InvalidArgument("ogpsa: objective '" + objective.name + "' has no closure");
   const ReferenceLoss result = objective.loss(batch);
   const std::string where = "ogpsa: " + text_of(objective, batch) + ": ";
-  if (!(result.weight >= 0 && std::isfinite(result.weight))) {
+  if (!(result.weight >= 0 && ogpsa::detail::is_finite(result.weight))) {
     throw InvalidArgument(where + "the weight is " + std::to_string(result.weight) +
                           "; give the number of rows or tokens");
   }
@@ -113,7 +114,7 @@ inline ReferenceLoss evaluate(const Objective& objective, Index batch, bool need
   if (!result.loss.defined() || result.loss.numel() != 1) {
     throw InvalidArgument(where + "the closure must return the mean loss as a tensor of one element");
   }
-  if (!std::isfinite(result.loss.item<double>())) {
+  if (!ogpsa::detail::is_finite(result.loss.item<double>())) {
     throw NonFiniteError(where +
                          "the loss is NaN or infinite; nothing was changed. Check the rows of that micro-batch");
   }
