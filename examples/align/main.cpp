@@ -8,9 +8,9 @@
 #include <filesystem>
 #include <string>
 
-#include "command_line.hpp"
-#include "table.hpp"
-#include "workers.hpp"
+#include "study/command_line.hpp"
+#include "study/table.hpp"
+#include "study/workers.hpp"
 
 namespace {
 

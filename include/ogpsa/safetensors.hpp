@@ -156,6 +156,8 @@ class SafetensorsReader {
   }
 
   const SafetensorsHeader& header() const { return header_; }
+  /// Where in the file the tensors begin, in bytes; entries count from there.
+  std::uint64_t data_begin() const { return data_begin_; }
   bool has(const std::string& name) const { return header_.tensors.count(name) > 0; }
   const SafetensorsEntry& entry(const std::string& name) const {
     const auto it = header_.tensors.find(name);

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "loss.hpp"
-#include "random.hpp"
+#include "train/loss.hpp"
+#include "train/random.hpp"
 
 /// Small models, rows and folders for the tests.
 
@@ -30,16 +30,19 @@ inline CausalLm tiny_model(std::uint64_t seed = 1, ModelConfig config = tiny_con
   return model;
 }
 
-/// Conversations of random tokens with prompts and answers of different lengths; 0 is end of turn and padding.
+/// Conversations of random tokens with prompts and answers of different lengths, some with two answers; 0 is end of
+/// turn and padding.
 inline std::vector<Example> random_examples(std::size_t count, std::uint64_t seed) {
   Random random(seed);
   std::vector<Example> examples(count);
   for (auto& e : examples) {
-    e.answer_begin = 2 + static_cast<std::int64_t>(random.below(4));
-    const auto length = static_cast<std::size_t>(e.answer_begin) + 1 + random.below(5);
-    while (e.tokens.size() + 1 < length)
-      e.tokens.push_back(1 + static_cast<std::int64_t>(random.below(kVocabulary - 1)));
-    e.tokens.push_back(0);
+    const auto answer_begin = static_cast<std::size_t>(2 + random.below(4));
+    const auto length = answer_begin + 1 + random.below(5);
+    Tokens tokens;
+    while (tokens.size() + 1 < length) tokens.push_back(1 + static_cast<std::int64_t>(random.below(kVocabulary - 1)));
+    tokens.push_back(0);
+    e = Example(std::move(tokens), answer_begin);
+    if (random.below(2) == 0) e.answer[1] = true;  // a turn before that
   }
   return examples;
 }

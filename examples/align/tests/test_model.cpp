@@ -1,9 +1,10 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <ogpsa/error.hpp>
 
-#include "decode.hpp"
-#include "support.hpp"
+#include "model/decode.hpp"
+#include "tests/support.hpp"
 
 using namespace align;
 using namespace align::test;
@@ -63,7 +64,7 @@ AttentionInput causal_input(std::int64_t tokens, const ModelConfig& c) {
   const auto position = torch::arange(tokens);
   const auto mask =
       torch::zeros({tokens, tokens}).masked_fill(position.unsqueeze(0) > position.unsqueeze(1), -INFINITY);
-  return {RotaryAngles(position, c.head_size(), c.rope_theta), mask};
+  return {RotaryAngles(position, rotary_frequencies(c)), mask};
 }
 
 }  // namespace
@@ -86,9 +87,11 @@ TEST_CASE("RMSNorm is x / sqrt(mean(x^2) + eps) times its weight") {
 }
 
 TEST_CASE("rotary positions: scores depend on the distance alone, lengths stay") {
+  auto config = tiny_config();
+  config.head_dim = 8;
   const auto q = torch::randn({1, 1, 1, 8}), k = torch::randn({1, 1, 1, 8});
-  const auto at = [](const torch::Tensor& x, std::int64_t position) {
-    return RotaryAngles(torch::tensor({position}), 8, 10000.0).rotate(x);
+  const auto at = [&](const torch::Tensor& x, std::int64_t position) {
+    return RotaryAngles(torch::tensor({position}), rotary_frequencies(config)).rotate(x);
   };
   const auto score = [&](std::int64_t m, std::int64_t n) { return (at(q, m) * at(k, n)).sum().item<double>(); };
   CHECK(score(7, 3) == doctest::Approx(score(104, 100)).epsilon(1e-4));

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <set>
 
-#include "support.hpp"
-#include "table.hpp"
-#include "workers.hpp"
+#include "study/table.hpp"
+#include "study/workers.hpp"
+#include "tests/support.hpp"
 
 using namespace align;
 using namespace align::test;
@@ -120,7 +120,7 @@ TEST_CASE("answers are right") {
 TEST_CASE("every row can be written in the vocabulary, and a seed gives the same rows again") {
   const auto a = TaskGenerator(world(), 3).generate(small_sizes()),
              b = TaskGenerator(world(), 3).generate(small_sizes());
-  const Tokenizer tokenizer(a.vocabulary);
+  const WordTokenizer tokenizer(a.vocabulary);
   REQUIRE(a.pretraining.size() == b.pretraining.size());
   for (std::size_t i = 0; i < a.pretraining.size(); ++i) {
     CHECK(a.pretraining[i].prompt == b.pretraining[i].prompt);

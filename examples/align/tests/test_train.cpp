@@ -4,10 +4,11 @@
 #include <cmath>
 #include <set>
 
-#include "checkpoint.hpp"
-#include "metrics.hpp"
-#include "support.hpp"
-#include "train.hpp"
+#include "tests/support.hpp"
+#include "train/checkpoint.hpp"
+#include "train/dpo.hpp"
+#include "train/metrics.hpp"
+#include "train/trainer.hpp"
 
 using namespace align;
 using namespace align::test;
@@ -29,6 +30,7 @@ class Witness : public Loss {
   explicit Witness(std::int64_t rows) : rows_(rows) {}
   std::int64_t rows() const override { return rows_; }
   double weight(std::int64_t) const override { return 1; }
+  std::int64_t length(std::int64_t) const override { return 1; }
   torch::Tensor sum(CausalLm& model, std::span<const std::int64_t> rows) const override {
     seen.insert(seen.end(), rows.begin(), rows.end());
     return model->parameters()[0].sum() * static_cast<double>(rows.size());
@@ -176,7 +178,8 @@ TEST_CASE("a resumed run equals one that was never stopped, bit for bit") {
         auto model = tiny_model();
         std::shared_ptr<const Loss> loss = std::make_shared<SftLoss>(examples, 0);
         if (preferences) {
-          loss = std::make_shared<DpoLoss>(examples, 0, reference_log_probs(model, examples, 0), 0.1);
+          loss =
+              std::make_shared<DpoLoss>(examples, 0, reference_log_probs(model, examples, 0), DpoOptions{.beta = 0.1});
         }
         const TrainOptions options{.learning_rate = 1e-2,
                                    .weight_decay = 0.01,

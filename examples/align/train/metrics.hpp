@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "train/checkpoint.hpp"
+
+namespace align {
+
+/// One JSON object a line and optimizer step.
+class Metrics {
+ public:
+  /// Goes on with the lines of steps before `next_step`: a run that was killed has written some that it will repeat.
+  Metrics(const std::filesystem::path& path, std::int64_t next_step) : path_(path) {
+    std::string kept;
+    std::ifstream old(path);
+    for (std::string line; std::getline(old, line);) {
+      const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (json.is_object() && json.at("step").get<std::int64_t>() < next_step) kept += line + "\n";
+    }
+    write_file(path, kept);
+    file_.open(path, std::ios::app);
+  }
+
+  /// \throws ogpsa::FileError
+  void write(const nlohmann::json& line) {
+    file_ << line.dump() << "\n" << std::flush;
+    if (!file_) throw ogpsa::FileError("cannot write '" + path_.string() + "'; check that the disk is not full");
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
+
+}  // namespace align
