@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 root=$PWD
 . cmake/setup.sh
 
-install_packages g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libfmt-dev nlohmann-json3-dev
+install_packages g++ cmake ninja-build ccache pkg-config libeigen3-dev libcli11-dev libfmt-dev nlohmann-json3-dev \
+  libonig-dev libutf8proc-dev zlib1g-dev
 python_torch() { python3 -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2>/dev/null; }
 torch_dir=${OGPSA_TORCH_DIR:-}
 if [ -z "$torch_dir" ] && ! python_torch; then

@@ -34,7 +34,7 @@ if wanted core; then
 fi
 
 if wanted torch; then
-  install_packages libcli11-dev libfmt-dev python3-pip
+  install_packages libcli11-dev libfmt-dev libonig-dev libutf8proc-dev zlib1g-dev python3-pip
   if debian_torch; then
     install_packages "${debian_torch_packages[@]}"
     build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF

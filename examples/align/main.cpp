@@ -1,74 +1,38 @@
-// ogpsa_align: teaches a small model some general tasks, aligns it for safety with and without ogpsa, and prints what
-// each way gained and cost.
+// ogpsa_align: aligns language models with and without ogpsa, and shows what each way gained and cost.
 
 #include <fmt/format.h>
-#include <torch/torch.h>
 
-#include <chrono>
-#include <filesystem>
+#include <exception>
 #include <string>
 
-#include "study/command_line.hpp"
-#include "study/table.hpp"
-#include "study/workers.hpp"
+#include "app/commands.hpp"
 
 namespace {
 
-using align::CommandLine;
+constexpr const char* kCommands = R"(ogpsa_align COMMAND [OPTION]...
 
-/// A folder belongs to one set of options. \throws ogpsa::InvalidArgument naming what differs
-void check_settings(const CommandLine& line) {
-  const auto path = line.out / "settings.json";
-  if (line.fresh) {
-    for (const auto seed : line.study.seeds) std::filesystem::remove_all(line.out / ("seed" + std::to_string(seed)));
-    std::filesystem::remove(path);
-  }
-  nlohmann::json settings = line.study;
-  settings["libtorch"] = TORCH_VERSION;
-  for (const char* free : {"seeds", "stages", "arms", "checkpoint_every"}) settings.erase(free);
-  if (!std::filesystem::exists(path)) {
-    std::filesystem::create_directories(line.out);
-    return align::write_file(path, settings.dump(2) + "\n");
-  }
-  const auto difference = nlohmann::json::diff(align::read_json(path), settings);
-  if (difference.empty()) return;
-  throw ogpsa::InvalidArgument(
-      fmt::format("'{}' was made with another {}; give another --out, the old options, or --fresh to begin again",
-                  line.out.string(), difference[0].at("path").get<std::string>().substr(1)));
-}
+  train      SFT, DPO or SFT -> DPO on a Hugging Face checkpoint and your data, with or without protection
+  evaluate   losses, accuracies, refusals of a checkpoint
+  study      a tiny model and the embedded data: all forms of protection against plain training (also without COMMAND)
 
-int run(const CommandLine& line) {
-  const auto start = std::chrono::steady_clock::now();
-  auto plan = align::make_plan(line.study);
-  check_settings(line);
-  align::use_one_blas_thread();
-  const auto tasks =
-      align::TaskGenerator(align::read_json(line.data / "world.json"), line.study.data_seed).generate(line.study.rows);
-  const align::Workbench bench(line.study, tasks, line.out);
-  fmt::print("{} runs in {}, {} at a time. {} general and {} safety rows; {} dropped by max_length\n", plan.size(),
-             line.out.string(), line.jobs, tasks.pretraining.size(), tasks.safety.size(), bench.dropped());
-  align::stop_on_signals();
-  if (!align::Workers(bench, std::move(plan)).run(line.jobs)) {
-    fmt::print(stderr, "Stopped; the same command goes on from here.\n");
-    return 130;
-  }
-  const auto reports = align::collect_reports(line.study, bench);
-  align::write_file(line.out / "summary.json", align::summary(line.study, reports).dump(2) + "\n");
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  fmt::print("\n{}\nMean ± standard deviation, {} seed(s). Details: {}. Time: {}\n", align::table(reports),
-             line.study.seeds.size(), (line.out / "summary.json").string(), align::clock_text(seconds.count()));
-  return 0;
+ogpsa_align COMMAND --help lists the options of each.
+)";
+
+int run(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "study";
+  if (command == "train") return align::train_command(argc - 1, argv + 1);
+  if (command == "evaluate") return align::evaluate_command(argc - 1, argv + 1);
+  if (command == "study") return align::study_command(argc - (argc > 1 ? 1 : 0), argv + (argc > 1 ? 1 : 0));
+  if (command.starts_with("--") && command != "--help") return align::study_command(argc, argv);
+  fmt::print("{}", kCommands);
+  return command == "--help" || command == "-h" ? 0 : 2;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CommandLine line;
-  CLI::App app("Aligns a small language model for safety with and without ogpsa, and compares what it cost.");
-  align::add_options(app, line);
-  CLI11_PARSE(app, argc, argv);
   try {
-    return run(line);
+    return run(argc, argv);
   } catch (const std::exception& error) {
     fmt::print(stderr, "ogpsa_align: {}\n", error.what());
     return 1;

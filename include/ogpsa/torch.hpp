@@ -17,5 +17,7 @@
 //
 #include "ogpsa/torch/optimizer_step.hpp"
 
-// GradientProjector.
+// LibTorch's LAPACK for the core; GradientProjector.
+#include "ogpsa/torch/backend.hpp"
+//
 #include "ogpsa/torch/projector.hpp"

@@ -1,6 +1,6 @@
 #include "hugging_face/weights.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <fstream>
 #include <memory>

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "model/config.hpp"
+#include "model/linear.hpp"
+#include "model/recompute.hpp"
 
 /// \file
 /// A decoder of the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU. Fields and parameters are
@@ -83,18 +85,14 @@ struct AttentionInput {
   torch::Tensor mask;  ///< added to scores: T x S or B x 1 x 1 x T x S, 0 or -infinity
 };
 
-inline torch::nn::Linear linear(std::int64_t in, std::int64_t out, bool bias = false) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
-}
-
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const ModelConfig& c)
       : heads_(c.num_attention_heads), kv_heads_(c.num_key_value_heads), head_size_(c.head_size()) {
-    q_proj_ = register_module("q_proj", linear(c.hidden_size, heads_ * head_size_, c.qkv_bias));
-    k_proj_ = register_module("k_proj", linear(c.hidden_size, kv_heads_ * head_size_, c.qkv_bias));
-    v_proj_ = register_module("v_proj", linear(c.hidden_size, kv_heads_ * head_size_, c.qkv_bias));
-    o_proj_ = register_module("o_proj", linear(heads_ * head_size_, c.hidden_size));
+    q_proj_ = register_module("q_proj", Linear(c.hidden_size, heads_ * head_size_, c.qkv_bias));
+    k_proj_ = register_module("k_proj", Linear(c.hidden_size, kv_heads_ * head_size_, c.qkv_bias));
+    v_proj_ = register_module("v_proj", Linear(c.hidden_size, kv_heads_ * head_size_, c.qkv_bias));
+    o_proj_ = register_module("o_proj", Linear(heads_ * head_size_, c.hidden_size));
   }
 
   torch::Tensor forward(const torch::Tensor& x, const AttentionInput& input, LayerCache* cache) {
@@ -122,7 +120,7 @@ class AttentionImpl : public torch::nn::Module {
 
  private:
   std::int64_t heads_, kv_heads_, head_size_;
-  torch::nn::Linear q_proj_{nullptr}, k_proj_{nullptr}, v_proj_{nullptr}, o_proj_{nullptr};
+  Linear q_proj_{nullptr}, k_proj_{nullptr}, v_proj_{nullptr}, o_proj_{nullptr};
 };
 TORCH_MODULE(Attention);
 
@@ -130,15 +128,15 @@ TORCH_MODULE(Attention);
 class MlpImpl : public torch::nn::Module {
  public:
   explicit MlpImpl(const ModelConfig& c) {
-    gate_proj_ = register_module("gate_proj", linear(c.hidden_size, c.intermediate_size));
-    up_proj_ = register_module("up_proj", linear(c.hidden_size, c.intermediate_size));
-    down_proj_ = register_module("down_proj", linear(c.intermediate_size, c.hidden_size));
+    gate_proj_ = register_module("gate_proj", Linear(c.hidden_size, c.intermediate_size));
+    up_proj_ = register_module("up_proj", Linear(c.hidden_size, c.intermediate_size));
+    down_proj_ = register_module("down_proj", Linear(c.intermediate_size, c.hidden_size));
   }
 
   torch::Tensor forward(const torch::Tensor& x) { return down_proj_(torch::silu(gate_proj_(x)) * up_proj_(x)); }
 
  private:
-  torch::nn::Linear gate_proj_{nullptr}, up_proj_{nullptr}, down_proj_{nullptr};
+  Linear gate_proj_{nullptr}, up_proj_{nullptr}, down_proj_{nullptr};
 };
 TORCH_MODULE(Mlp);
 
@@ -163,6 +161,12 @@ class LayerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Layer);
 
+/// How a model computes; what it computes stays the same up to rounding.
+struct Computation {
+  bool bf16 = false;                    ///< see Autocast
+  bool gradient_checkpointing = false;  ///< see recomputed
+};
+
 /// Embedding, layers and final norm.
 class DecoderImpl : public torch::nn::Module {
  public:
@@ -178,14 +182,21 @@ class DecoderImpl : public torch::nn::Module {
   /// \param padding  B: how many tokens at the left of each row (cache included) are padding. Undefined: none. Padding
   ///                 at the right needs no mask, since attention is causal.
   /// \return hidden states, B x T x C
-  torch::Tensor forward(const torch::Tensor& ids, KeyValueCache* cache, const torch::Tensor& padding) {
+  torch::Tensor forward(const torch::Tensor& ids, KeyValueCache* cache, const torch::Tensor& padding,
+                        const Computation& how) {
     const auto tokens = ids.size(1);
     const auto past = cache == nullptr ? 0 : cache->length();
     if (cache != nullptr) cache->layers.resize(layers_->size());
     const auto input = attention_input(past, tokens, padding);
     auto x = embed_tokens_(ids);
     for (std::size_t i = 0; i < layers_->size(); ++i) {
-      x = layers_[i]->as<Layer>()->forward(x, input, cache == nullptr ? nullptr : &cache->layers[i]);
+      auto* layer = layers_[i]->as<Layer>();
+      if (how.gradient_checkpointing && cache == nullptr) {
+        x = recomputed([=](const auto& y) { return layer->forward(y, input, nullptr); }, x, layer->parameters(),
+                       how.bf16);
+      } else {
+        x = layer->forward(x, input, cache == nullptr ? nullptr : &cache->layers[i]);
+      }
     }
     return norm_(x);
   }
@@ -222,25 +233,29 @@ class CausalLmImpl : public torch::nn::Module {
     check(config);
     model_ = register_module("model", Decoder(config));
     if (config.tie_word_embeddings) return;
-    lm_head_ = register_module("lm_head", linear(config.hidden_size, config.vocab_size));
+    lm_head_ = register_module("lm_head", Linear(config.hidden_size, config.vocab_size));
   }
+
+  Computation computation;
 
   const ModelConfig& config() const { return config_; }
 
   /// See Decoder. \return B x T x C
   torch::Tensor hidden(const torch::Tensor& ids, KeyValueCache* cache = nullptr, const torch::Tensor& padding = {}) {
-    return model_->forward(ids, cache, padding);
+    const Autocast autocast(computation.bf16);
+    return model_->forward(ids, cache, padding, computation);
   }
   /// \param hidden  ... x C  \return float32 logits, ... x vocabulary
   torch::Tensor logits(const torch::Tensor& hidden) {
-    const auto& weight = lm_head_.is_empty() ? model_->embedding() : lm_head_->weight;
+    const Autocast autocast(computation.bf16);
+    const auto& weight = lm_head_.is_empty() ? model_->embedding() : lm_head_->weight();
     return torch::matmul(hidden, weight.t()).to(torch::kFloat32);
   }
 
  private:
   ModelConfig config_;
   Decoder model_{nullptr};
-  torch::nn::Linear lm_head_{nullptr};
+  Linear lm_head_{nullptr};
 };
 TORCH_MODULE(CausalLm);
 

@@ -10,7 +10,7 @@
 
 #include "study/options.hpp"
 
-namespace align {
+namespace align::study {
 
 struct CommandLine {
   StudyOptions study;
@@ -93,4 +93,4 @@ inline void add_options(CLI::App& app, CommandLine& line) {
   detail::add_stage_options(app, "sft_dpo", study.sft_dpo);
 }
 
-}  // namespace align
+}  // namespace align::study

@@ -12,7 +12,7 @@
 /// Comparison at equal safety. A run that learns less safety pays less tax, with or without a projection; so each run
 /// is compared with what plain training pays at the same safety, read from the curve that its learning rates draw.
 
-namespace align {
+namespace align::study {
 
 /// Mean and sample standard deviation over seeds.
 struct Spread {
@@ -76,4 +76,4 @@ struct Comparison {
   double exact_match = 0;  ///< share that this run answers more than plain training at the same safety loss
 };
 
-}  // namespace align
+}  // namespace align::study

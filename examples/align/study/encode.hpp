@@ -7,7 +7,7 @@
 #include "study/word_tokenizer.hpp"
 #include "train/example.hpp"
 
-namespace align {
+namespace align::study {
 
 /// A prompt and the answer that is wanted.
 struct Row {
@@ -74,4 +74,4 @@ inline Dataset encode(const WordTokenizer& tokenizer, const std::vector<Preferen
   return data;
 }
 
-}  // namespace align
+}  // namespace align::study

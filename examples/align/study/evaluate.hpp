@@ -10,7 +10,7 @@
 #include "study/tasks.hpp"
 #include "train/dpo.hpp"
 
-namespace align {
+namespace align::study {
 
 /// How well a model does on one held-out task.
 struct TaskScore {
@@ -131,4 +131,4 @@ class Evaluator {
   std::vector<Example> pairs_;
 };
 
-}  // namespace align
+}  // namespace align::study

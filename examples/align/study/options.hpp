@@ -7,13 +7,23 @@
 
 #include "model/model.hpp"
 #include "study/tasks.hpp"
+#include "train/options.hpp"
 #include "train/protection.hpp"
-#include "train/trainer.hpp"
 
 /// \file
 /// Every number of the study in one place.
 
 namespace align {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelConfig, vocab_size, hidden_size, intermediate_size, num_hidden_layers,
+                                   num_attention_heads, num_key_value_heads, rope_theta, rms_norm_eps,
+                                   tie_word_embeddings)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainOptions, learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
+                                   max_grad_norm, warmup_ratio, num_train_epochs, per_device_train_batch_size,
+                                   gradient_accumulation_steps, seed)
+}  // namespace align
+
+namespace align::study {
 
 /// One stage of alignment, and what its arms differ in. Each arm is compared with the plain ones at equal safety, so
 /// the learning rates need not be the same; the plain ones should reach from too little to more than enough safety.
@@ -71,13 +81,7 @@ struct StudyOptions {
   std::int64_t checkpoint_every = 100;  ///< optimizer steps
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelConfig, vocab_size, hidden_size, intermediate_size, num_hidden_layers,
-                                   num_attention_heads, num_key_value_heads, rope_theta, rms_norm_eps,
-                                   tie_word_embeddings)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TaskSizes, pretraining, safety, reference, heldout)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainOptions, learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
-                                   max_grad_norm, warmup_ratio, num_train_epochs, per_device_train_batch_size,
-                                   gradient_accumulation_steps, seed)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StageOptions, train, plain_learning_rates, ogpsa_learning_rate,
                                    ogpsa_step_learning_rate, structured_learning_rate, published_refresh_every,
                                    refresh_every)
@@ -85,4 +89,4 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StudyOptions, model, rows, max_length, data_s
                                    max_share, reference_batch_size, unprotected_tasks, seeds, stages, arms,
                                    checkpoint_every)
 
-}  // namespace align
+}  // namespace align::study

@@ -12,7 +12,7 @@
 /// \file
 /// Which runs a study has, and in what order.
 
-namespace align {
+namespace align::study {
 
 /// One training run. Its result lies in `folder`, relative to that of the study.
 struct Run {
@@ -103,4 +103,4 @@ inline std::vector<Run> make_plan(const StudyOptions& options) {
   return plan;
 }
 
-}  // namespace align
+}  // namespace align::study

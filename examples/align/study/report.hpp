@@ -11,7 +11,7 @@
 /// \file
 /// What a study found, per arm.
 
-namespace align {
+namespace align::study {
 
 /// Results of one arm over the seeds.
 struct ArmReport {
@@ -105,4 +105,4 @@ inline nlohmann::json summary(const StudyOptions& options, const std::vector<Arm
   return {{"options", options}, {"arms", rows}};
 }
 
-}  // namespace align
+}  // namespace align::study

@@ -12,18 +12,17 @@
 
 #include "study/evaluate.hpp"
 #include "study/plan.hpp"
-#include "study/progress.hpp"
+#include "terminal/progress.hpp"
+#include "terminal/stop.hpp"
 #include "train/checkpoint.hpp"
 #include "train/dpo.hpp"
 #include "train/metrics.hpp"
+#include "train/trainer.hpp"
 
 /// \file
 /// One run from start (or its last checkpoint) to result.
 
-namespace align {
-
-/// Thrown when the program was asked to stop; a checkpoint has been written.
-struct Interrupted {};
+namespace align::study {
 
 /// What a finished run leaves in result.json.
 struct Result {
@@ -173,4 +172,4 @@ class Workbench {
   std::int64_t dropped_ = 0;
 };
 
-}  // namespace align
+}  // namespace align::study

@@ -11,7 +11,7 @@
 /// \file
 /// What a study found, as one table of text.
 
-namespace align {
+namespace align::study {
 namespace detail {
 
 /// "0.97 ±0.01", or "0.97" for a single seed.
@@ -89,4 +89,4 @@ at equal safety  plain training at its learning rates (and the base model) draws
 )";
 }
 
-}  // namespace align
+}  // namespace align::study

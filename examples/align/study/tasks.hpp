@@ -18,7 +18,7 @@
 /// The embedded data: a small invented world (data/world.json) from which general tasks, harmful requests and their
 /// harmless look-alikes are generated.
 
-namespace align {
+namespace align::study {
 
 /// How many rows are drawn for each part.
 struct TaskSizes {
@@ -264,4 +264,4 @@ class TaskGenerator {
       {"sort", &TaskGenerator::sorting, 14},          {"unknown", &TaskGenerator::unknown, 4}};
 };
 
-}  // namespace align
+}  // namespace align::study

@@ -9,7 +9,7 @@
 
 #include "text/tokens.hpp"
 
-namespace align {
+namespace align::study {
 
 /// One token per word of a fixed vocabulary; words are separated by spaces.
 class WordTokenizer {
@@ -62,4 +62,4 @@ class WordTokenizer {
   std::unordered_map<std::string, std::int64_t> ids_;
 };
 
-}  // namespace align
+}  // namespace align::study

@@ -5,30 +5,18 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <csignal>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "study/run.hpp"
+#include "terminal/stop.hpp"
 
 /// \file
 /// Runs side by side, each on one thread: a small model gains nothing from more.
 
-namespace align {
-
-/// Set by Ctrl-C.
-inline std::atomic<bool> stop_requested = false;
-
-/// The first Ctrl-C (or SIGTERM) asks all runs to write a checkpoint and stop; the second ends the program at once.
-inline void stop_on_signals() {
-  const auto handler = [](int signal) {
-    if (stop_requested.exchange(true)) std::_Exit(128 + signal);
-  };
-  std::signal(SIGINT, handler);
-  std::signal(SIGTERM, handler);
-}
+namespace align::study {
 
 /// Debian's LibTorch takes its matrix products from OpenBLAS, which has threads of its own.
 inline void use_one_blas_thread() {
@@ -127,4 +115,4 @@ class Workers {
   std::exception_ptr failure_;
 };
 
-}  // namespace align
+}  // namespace align::study

@@ -7,6 +7,7 @@
 #include "train/dpo.hpp"
 
 using namespace align;
+using namespace align::study;
 using namespace align::test;
 
 namespace {

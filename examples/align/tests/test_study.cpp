@@ -9,6 +9,7 @@
 #include "tests/support.hpp"
 
 using namespace align;
+using namespace align::study;
 using namespace align::test;
 
 namespace {

@@ -102,14 +102,19 @@ TEST_CASE("every epoch visits every row once, the last partial step included, in
 }
 
 TEST_CASE("the schedule rises in a line and falls in half a cosine") {
-  CHECK(schedule(0, 10, 0.2) == 0);
-  CHECK(schedule(1, 10, 0.2) == doctest::Approx(0.5));
-  CHECK(schedule(2, 10, 0.2) == doctest::Approx(1));
-  CHECK(schedule(4, 10, 0.2) == doctest::Approx(0.5 + std::sqrt(2.0) / 4));
-  CHECK(schedule(6, 10, 0.2) == doctest::Approx(0.5));
-  CHECK(schedule(8, 10, 0.2) == doctest::Approx(0.5 - std::sqrt(2.0) / 4));
-  CHECK(schedule(0, 10, 0) == 1);
-  CHECK(schedule(10, 10, 0) == doctest::Approx(0));
+  CHECK(schedule({.warmup_ratio = 0.2}, 0, 10) == 0);
+  CHECK(schedule({.warmup_ratio = 0.2}, 1, 10) == doctest::Approx(0.5));
+  CHECK(schedule({.warmup_ratio = 0.2}, 2, 10) == doctest::Approx(1));
+  CHECK(schedule({.warmup_ratio = 0.2}, 4, 10) == doctest::Approx(0.5 + std::sqrt(2.0) / 4));
+  CHECK(schedule({.warmup_ratio = 0.2}, 6, 10) == doctest::Approx(0.5));
+  CHECK(schedule({.warmup_ratio = 0.2}, 8, 10) == doctest::Approx(0.5 - std::sqrt(2.0) / 4));
+  CHECK(schedule({.warmup_ratio = 0}, 0, 10) == 1);
+  CHECK(schedule({.warmup_ratio = 0}, 10, 10) == doctest::Approx(0));
+  const TrainOptions linear{.lr_scheduler_type = "linear", .warmup_ratio = 0.2};
+  CHECK(schedule(linear, 1, 10) == doctest::Approx(0.5));
+  CHECK(schedule(linear, 4, 10) == doctest::Approx(0.75));
+  CHECK(schedule({.lr_scheduler_type = "constant"}, 9, 10) == 1);
+  CHECK_THROWS_WITH_AS(check({.lr_scheduler_type = "cosin"}), doctest::Contains("cosine"), ogpsa::InvalidArgument);
 }
 
 TEST_CASE("the first step is AdamW's: the sign of the gradient times the learning rate, after weight decay") {

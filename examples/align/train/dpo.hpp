@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <numeric>
 #include <ogpsa/error.hpp>
 #include <span>
 #include <string>
@@ -69,7 +70,7 @@ class DpoLoss : public Loss {
   std::int64_t rows() const override { return static_cast<std::int64_t>(examples_.size() / 2); }
   double weight(std::int64_t) const override { return 1; }
   std::int64_t length(std::int64_t row) const override {
-    return static_cast<std::int64_t>(std::max(at(2 * row).tokens.size(), at(2 * row + 1).tokens.size()));
+    return 2 * static_cast<std::int64_t>(std::max(at(2 * row).tokens.size(), at(2 * row + 1).tokens.size()));
   }
   torch::Tensor sum(CausalLm& model, std::span<const std::int64_t> rows) const override {
     std::vector<const Example*> picked;

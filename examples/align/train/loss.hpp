@@ -37,7 +37,7 @@ class Loss {
   virtual std::int64_t rows() const = 0;
   /// What one row counts for in the mean.
   virtual double weight(std::int64_t row) const = 0;
-  /// Tokens of a row, to put rows of similar length side by side.
+  /// Tokens of a row (of both answers of a pair), to put rows of similar length side by side.
   virtual std::int64_t length(std::int64_t row) const = 0;
   /// Sum over `rows`, a scalar with a graph. The mean is this divided by the sum of the rows' weights.
   virtual torch::Tensor sum(CausalLm& model, std::span<const std::int64_t> rows) const = 0;

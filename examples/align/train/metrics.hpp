@@ -25,8 +25,10 @@ class Metrics {
   }
 
   /// \throws ogpsa::FileError
-  void write(const nlohmann::json& line) {
-    file_ << line.dump() << "\n" << std::flush;
+  void write(const nlohmann::json& line) { write_text(line.dump() + "\n"); }
+  /// The same for a line that is JSON already; nothing for an empty one.
+  void write_text(const std::string& line) {
+    file_ << line << std::flush;
     if (!file_) throw ogpsa::FileError("cannot write '" + path_.string() + "'; check that the disk is not full");
   }
 

@@ -1,7 +1,9 @@
 #include "train/protection.hpp"
 
+#include <limits>
 #include <ogpsa/ogpsa.hpp>
 #include <ogpsa/torch.hpp>
+#include <sstream>
 
 namespace align {
 
@@ -14,12 +16,51 @@ namespace {
 
 constexpr const char* kStateFile = "projector.safetensors";
 
-ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
-  ogpsa::torch::Options result{.refresh_every = options.refresh_every};
-  if (options.method == Method::structured) {
-    result.structured = "_proj\\.weight$";  // embeddings and norms stay flat
-    result.reference.structured.rank.max_share = options.max_share;
+struct MethodName {
+  Method method;
+  const char* name;
+};
+constexpr MethodName kMethods[] = {{Method::plain, "plain"},
+                                   {Method::ogpsa, "ogpsa"},
+                                   {Method::ogpsa_step, "ogpsa-step"},
+                                   {Method::structured, "structured"},
+                                   {Method::structured_gradient, "structured-gradient"}};
+
+/// The value that goes by a name. \throws ogpsa::InvalidArgument that lists the names
+template <class T>
+T named(const char* option, const std::string& name, std::initializer_list<std::pair<const char*, T>> values) {
+  std::string known;
+  for (const auto& [key, value] : values) {
+    if (name == key) return value;
+    known += (known.empty() ? "" : ", ") + std::string(key);
   }
+  throw ogpsa::InvalidArgument(std::string(option) + " '" + name + "' is unknown; use one of " + known);
+}
+
+bool is_structured(Method method) { return method == Method::structured || method == Method::structured_gradient; }
+
+ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
+  ogpsa::torch::Options result;
+  result.refresh_every = options.refresh_every > 0 ? options.refresh_every : std::numeric_limits<std::int64_t>::max();
+  result.policy = options.streaming ? ogpsa::RefreshPolicy::streaming : ogpsa::RefreshPolicy::periodic;
+  result.forgetting = options.forgetting;
+  result.include = options.include;
+  result.projection.alpha = options.alpha;
+  result.projection.scale = options.scale;
+  using Mode = ogpsa::ProjectionMode;
+  result.projection.mode = named<Mode>("projection_mode", options.mode,
+                                       {{"orthogonal", Mode::orthogonal},
+                                        {"conflicting", Mode::conflicting},
+                                        {"one-sided", Mode::one_sided},
+                                        {"inside", Mode::inside}});
+  if (options.streaming) result.reference.rank.max_rank = 8;  // of flat blocks; a stream needs a limit
+  if (!is_structured(options.method)) return result;
+  result.structured = "_proj\\.weight$";  // embeddings and norms stay flat
+  using Form = ogpsa::Form;
+  result.form =
+      named<Form>("form", options.form, {{"input", Form::input}, {"output", Form::output}, {"both", Form::both}});
+  result.reference.structured.rank.max_share = options.max_share;
+  result.reference.structured.damping = options.damping;
   return result;
 }
 
@@ -39,9 +80,25 @@ ogpsa::torch::Objective objective(const Reference& reference, CausalLm model, st
 
 }  // namespace
 
+const char* name(Method method) {
+  for (const auto& m : kMethods) {
+    if (m.method == method) return m.name;
+  }
+  return "?";
+}
+
+Method method_of(const std::string& name) {
+  std::string known;
+  for (const auto& m : kMethods) {
+    if (name == m.name) return m.method;
+    known += std::string(known.empty() ? "" : ", ") + m.name;
+  }
+  throw ogpsa::InvalidArgument("method '" + name + "' is unknown; use one of " + known);
+}
+
 Protection::Protection(CausalLm model, std::vector<Reference> references, ProtectionOptions options)
-    : model_(std::move(model)), references_(std::move(references)), options_(options) {
-  if (options.method != Method::plain) projector_ = std::make_unique<Projector>(*model_, projector_options(options));
+    : model_(std::move(model)), references_(std::move(references)), options_(std::move(options)) {
+  if (options_.method != Method::plain) projector_ = std::make_unique<Projector>(*model_, projector_options(options_));
 }
 Protection::~Protection() = default;
 Protection::Protection(Protection&&) noexcept = default;
@@ -54,21 +111,32 @@ void Protection::prepare(std::int64_t step) {
 }
 
 void Protection::project_gradients() {
-  if (options_.method == Method::ogpsa) projector_->project_gradients();
+  if (projector_ != nullptr && !projects_step()) projector_->project_gradients();
 }
 
 void Protection::step(torch::optim::Optimizer& optimizer) {
-  if (options_.method == Method::ogpsa_step || options_.method == Method::structured) {
+  if (projects_step()) {
     projector_->step(optimizer);
   } else {
     optimizer.step();
   }
 }
 
+bool Protection::projects_step() const {
+  return options_.method == Method::ogpsa_step || options_.method == Method::structured;
+}
+
 std::optional<ProtectionRecord> Protection::record() const {
   if (projector_ == nullptr) return std::nullopt;
   const auto& report = projector_->report();
-  return ProtectionRecord{report.total().fraction_removed(), report.basis_age};
+  const auto total = report.total();
+  return ProtectionRecord{total.fraction_removed(), total.angle(), report.basis_age};
+}
+
+std::string Protection::blocks_line() const {
+  std::ostringstream line;
+  if (projector_ != nullptr) projector_->report().write_json_line(line);
+  return line.str();
 }
 
 void Protection::save(const std::filesystem::path& folder) const {

@@ -17,31 +17,31 @@
 namespace align {
 
 enum class Method {
-  plain,       ///< none
-  ogpsa,       ///< as published: the gradient, before AdamW
-  ogpsa_step,  ///< the same subspace, exact on the step that AdamW takes
-  structured,  ///< the input side of each matrix, exact on the step
+  plain,                ///< none
+  ogpsa,                ///< as published: the gradient, before AdamW
+  ogpsa_step,           ///< the same subspace, exact on the step that AdamW takes
+  structured,           ///< one side (or both) of each matrix, exact on the step
+  structured_gradient,  ///< the same on the gradient, before AdamW
 };
 
-inline const char* name(Method method) {
-  switch (method) {
-    case Method::plain:
-      return "plain";
-    case Method::ogpsa:
-      return "ogpsa";
-    case Method::ogpsa_step:
-      return "ogpsa-step";
-    case Method::structured:
-      return "structured";
-  }
-  return "?";
-}
+/// plain, ogpsa, ogpsa-step, structured, structured-gradient
+const char* name(Method method);
+/// \throws ogpsa::InvalidArgument for another name
+Method method_of(const std::string& name);
 
 struct ProtectionOptions {
   Method method = Method::plain;
-  std::int64_t refresh_every = 0;  ///< optimizer steps; 0 for Method::plain
-  double max_share = 0.3;          ///< structured: share of a matrix's inputs that is protected
-  std::int64_t batch_size = 16;    ///< reference rows of a micro-batch
+  std::int64_t refresh_every = 0;   ///< optimizer steps; 0: the subspace is estimated once, at the first step
+  double max_share = 0.3;           ///< structured: share of a side's directions that is protected
+  std::int64_t batch_size = 16;     ///< reference rows of a micro-batch
+  std::string form = "input";       ///< structured: input, output or both
+  double damping = 0;               ///< structured: 0: hard; else soft (ogpsa::StructuredOptions)
+  bool streaming = false;           ///< a refresh updates the subspace, forgetting the old, instead of replacing it
+  double forgetting = 0.9;          ///< weight of the old singular values at a streaming refresh
+  std::string include = {};         ///< regular expression of the parameters that are protected; empty: all
+  std::string mode = "orthogonal";  ///< ogpsa, ogpsa-step: orthogonal, conflicting, one-sided or inside
+  double alpha = 1;                 ///< share of the component that is removed
+  double scale = 1;                 ///< conflicting: factor of a gradient that does not conflict
 };
 
 /// A named reference objective: the mean loss over all of its rows.
@@ -53,6 +53,7 @@ struct Reference {
 /// What a projection did in one step.
 struct ProtectionRecord {
   double fraction_removed = 0;  ///< of the gradient's (or step's) energy
+  double angle = 0;             ///< between the gradient (or step) and the subspace, radians
   std::int64_t basis_age = 0;   ///< optimizer steps since the subspace was estimated
 };
 
@@ -70,8 +71,11 @@ class Protection {
   void project_gradients();
   /// Takes the optimizer's step.
   void step(torch::optim::Optimizer& optimizer);
+  bool projects_step() const;
   /// Of the last step; none for Method::plain.
   std::optional<ProtectionRecord> record() const;
+  /// The last step block by block, as one line of JSON (ogpsa::Report); empty for Method::plain.
+  std::string blocks_line() const;
 
   void save(const std::filesystem::path& folder) const;
   void load(const std::filesystem::path& folder);

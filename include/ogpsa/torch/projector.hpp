@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "ogpsa/backend/eigen.hpp"
 #include "ogpsa/state.hpp"
+#include "ogpsa/torch/backend.hpp"
 #include "ogpsa/torch/optimizer_step.hpp"
 #include "ogpsa/torch/reference.hpp"
 
@@ -29,7 +29,7 @@ namespace ogpsa::torch {
 ///
 /// Arithmetic and bases are in `T` (float or double); parameters are stored as float32, float64, bfloat16 or float16,
 /// on the CPU. The projector holds the parameters it was made from; a module given to it must outlive it.
-template <class T, class B = EigenBackend>
+template <class T, class B = LibTorchBackend>
 class BasicGradientProjector {
  public:
   /// All parameters of a module that `options` chooses. \throws InvalidArgument

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <mutex>
 #include <string>
+#include <utility>
 
 namespace align {
 
@@ -25,7 +26,9 @@ inline std::string clock_text(double seconds) {
 class Progress {
  public:
   /// \param work  rows that there are to train on (or evaluate)
-  Progress(double work, int runs) : work_(work), runs_(runs), terminal_(isatty(STDERR_FILENO) == 1) {}
+  /// \param unit  of the work, for the rate
+  Progress(double work, int runs, std::string unit = "rows")
+      : work_(work), runs_(runs), unit_(std::move(unit)), terminal_(isatty(STDERR_FILENO) == 1) {}
   ~Progress() { clear(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -70,8 +73,9 @@ class Progress {
   void draw(const std::string& what) const {
     const double share = std::min(1.0, done_ / work_);
     const auto filled = static_cast<std::size_t>(share * 24);
-    auto line = fmt::format("[{}{}] {:3.0f} %  {}/{} runs  {:.0f} rows/s  {} left  {}", std::string(filled, '='),
-                            std::string(24 - filled, ' '), 100 * share, finished_, runs_, rate_,
+    const auto runs = runs_ > 1 ? fmt::format("  {}/{} runs", finished_, runs_) : "";
+    auto line = fmt::format("[{}{}] {:3.0f} %{}  {:.3g} {}/s  {} left  {}", std::string(filled, '='),
+                            std::string(24 - filled, ' '), 100 * share, runs, rate_, unit_,
                             clock_text((work_ - done_) / std::max(rate_, 1e-9)), what);
     winsize size{};
     const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
@@ -82,6 +86,7 @@ class Progress {
 
   double work_;
   int runs_;
+  std::string unit_;
   bool terminal_;
   std::mutex mutex_;
   double done_ = 0, measured_rows_ = 0, rate_ = 0;

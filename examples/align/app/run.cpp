@@ -1,0 +1,237 @@
+#include "app/run.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <ogpsa/version.hpp>
+
+#include "app/settings.hpp"
+#include "hugging_face/adapter.hpp"
+#include "hugging_face/pretrained.hpp"
+#include "model/lora.hpp"
+#include "terminal/progress.hpp"
+#include "terminal/stop.hpp"
+#include "train/checkpoint.hpp"
+#include "train/metrics.hpp"
+#include "train/reference_cache.hpp"
+
+namespace align {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+json read_json_file(const fs::path& path) {
+  std::ifstream file(path);
+  return json::parse(file);
+}
+
+/// "refusals 0.93  false refusals 0.20 ..."
+std::string in_short(const json& evaluation) {
+  std::string text;
+  for (const auto& [name, value] : evaluation.items()) {
+    if (value.is_number()) text += fmt::format("{}{} {:.3f}", text.empty() ? "" : "  ", name, value.get<double>());
+  }
+  return text;
+}
+
+json line_of(const StepRecord& record, const Protection& protection) {
+  json line = {{"step", record.step},
+               {"loss", record.loss},
+               {"learning_rate", record.learning_rate},
+               {"gradient_norm", record.gradient_norm},
+               {"tokens", record.tokens},
+               {"seconds", record.seconds}};
+  if (const auto projection = protection.record()) {
+    line["refresh_seconds"] = record.refresh_seconds;
+    line["projection_seconds"] = record.projection_seconds;
+    line["fraction_removed"] = projection->fraction_removed;
+    line["angle"] = projection->angle;
+    line["basis_age"] = projection->basis_age;
+  }
+  return line;
+}
+
+/// Means over the steps of a stage, from its metrics.
+json timing_of(const fs::path& metrics) {
+  double steps = 0, seconds = 0, refresh = 0, projection = 0, tokens = 0, removed = 0;
+  std::ifstream file(metrics);
+  for (std::string text; std::getline(file, text); ++steps) {
+    const auto line = json::parse(text);
+    seconds += line.at("seconds").get<double>();
+    tokens += line.at("tokens").get<double>();
+    refresh += line.value("refresh_seconds", 0.0);
+    projection += line.value("projection_seconds", 0.0);
+    removed += line.value("fraction_removed", 0.0);
+  }
+  if (steps == 0) return json::object();
+  return {{"steps", steps},
+          {"seconds_per_step", seconds / steps},
+          {"refresh_seconds_per_step", refresh / steps},
+          {"projection_seconds_per_step", projection / steps},
+          {"tokens_per_second", tokens / seconds},
+          {"fraction_removed", removed / steps}};
+}
+
+}  // namespace
+
+AlignmentRun::AlignmentRun(RunOptions options)
+    : options_(std::move(options)),
+      loader_(options_.model, options_.text, [this](const std::string& line) { log(line); }) {
+  if (!options_.sft.dataset.empty()) stages_.push_back({"sft", options_.sft, false});
+  if (!options_.dpo.dataset.empty()) stages_.push_back({"dpo", options_.dpo, true});
+  if (stages_.empty()) {
+    throw ogpsa::InvalidArgument("there is nothing to train on; give --sft_dataset, --dpo_dataset, or both");
+  }
+  for (const auto& stage : stages_) {
+    check(stage.settings.train);
+    if (stage.settings.protection.method != Method::plain && stage.settings.reference_dataset.empty()) {
+      throw ogpsa::InvalidArgument(fmt::format("--method {} needs --{}_reference_dataset: files of general rows",
+                                               name(stage.settings.protection.method), stage.name));
+    }
+  }
+  check(options_.loss);
+  if (!options_.dtype.empty()) dtype_of(options_.dtype);
+  evaluation_ = std::make_unique<const Evaluation>(loader_, options_.evaluation);
+}
+
+void AlignmentRun::log(const std::string& line) const {
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
+}
+
+void AlignmentRun::execute(const std::atomic<bool>& stop) {
+  fs::create_directories(options_.output_dir);
+  check_settings(options_.output_dir / "settings.json", settings_of(options_));
+  auto model = load_pretrained(options_.model);
+  model->computation = {options_.bf16, options_.gradient_checkpointing};
+  evaluate_base(model);
+  if (options_.lora.lora_r > 0) {
+    add_adapters(model, options_.lora.lora_r, options_.lora.lora_alpha, options_.lora.lora_target_modules,
+                 options_.seed);
+  }
+  for (const auto& stage : stages_) execute(stage, model, stop);
+  write_summary();
+  for (const auto& stage : stages_) fs::remove(options_.output_dir / stage.name / "final.pt");
+}
+
+void AlignmentRun::evaluate_base(CausalLm& model) const {
+  const auto path = options_.output_dir / "base.json";
+  if (evaluation_->empty() || fs::exists(path)) return;
+  const auto result = (*evaluation_)(model, [this](const auto& file) { log("base: evaluating " + file); });
+  log("base: " + in_short(result));
+  write_file(path, result.dump(2) + "\n");
+}
+
+void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomic<bool>& stop) const {
+  const auto folder = options_.output_dir / stage.name;
+  fs::create_directories(folder);
+  if (fs::exists(folder / "result.json")) {
+    log(stage.name + ": done before");
+    if (fs::exists(folder / "final.pt")) torch::load(model, (folder / "final.pt").string());
+    return;
+  }
+  const auto loss = loss_of(stage, model, stage.settings.dataset, stage.settings.max_rows, "reference_log_probs");
+  std::shared_ptr<const Loss> replay;
+  if (!stage.settings.replay_dataset.empty()) {
+    replay = loss_of(stage, model, stage.settings.replay_dataset, options_.reference_rows, "replay_log_probs");
+  }
+  Trainer trainer(model, *loss, stage.settings.train,
+                  Protection(model, references_of(stage, model), stage.settings.protection), replay.get());
+  train(stage, trainer, stop);
+  torch::save(model, (folder / "final.pt").string());  // in float32, for the next stage
+  save_model(stage, model);
+  const auto result = result_of(stage, model, timing_of(folder / "metrics.jsonl"));
+  write_file(folder / "result.json", result.dump(2) + "\n");
+  Checkpoints(folder).remove();
+}
+
+std::shared_ptr<const Loss> AlignmentRun::loss_of(const Stage& stage, CausalLm& model, const Paths& files,
+                                                  std::int64_t rows, const std::string& cache) const {
+  std::vector<Example> examples;
+  for (const auto& file : files) {
+    auto some = stage.preferences ? loader_.preferences(file, rows, options_.seed)
+                                  : loader_.conversations(file, rows, options_.seed);
+    std::move(some.begin(), some.end(), std::back_inserter(examples));
+  }
+  if (!stage.preferences) {
+    return std::make_shared<SftLoss>(std::move(examples), loader_.padding(), options_.label_smoothing_factor);
+  }
+  const auto reference = cached_reference_log_probs(options_.output_dir / stage.name / (cache + ".safetensors"), model,
+                                                    examples, loader_.padding(), options_.evaluation.eval_batch_size);
+  return std::make_shared<DpoLoss>(std::move(examples), loader_.padding(), reference, options_.loss);
+}
+
+std::vector<Reference> AlignmentRun::references_of(const Stage& stage, CausalLm& model) const {
+  std::vector<Reference> references;
+  if (stage.settings.protection.method == Method::plain) return references;
+  const bool preferences = stage.preferences && options_.reference_loss == "preference";
+  for (const auto& file : stage.settings.reference_dataset) {
+    const Stage kind{stage.name, stage.settings, preferences};
+    const auto cache = "reference_of_" + file.stem().string();
+    references.push_back({file.stem().string(), loss_of(kind, model, {file}, options_.reference_rows, cache)});
+  }
+  return references;
+}
+
+void AlignmentRun::train(const Stage& stage, Trainer& trainer, const std::atomic<bool>& stop) const {
+  const auto folder = options_.output_dir / stage.name;
+  const Checkpoints checkpoints(folder);
+  if (const auto last = checkpoints.latest()) trainer.load(*last);
+  if (trainer.step() > 0) log(fmt::format("{}: goes on at step {}", stage.name, trainer.step()));
+  log(fmt::format("{}: {} steps of {} rows, {}", stage.name, trainer.total_steps(),
+                  stage.settings.train.rows_per_step(), name(stage.settings.protection.method)));
+  Metrics metrics(folder / "metrics.jsonl", trainer.step());
+  Metrics blocks(folder / "blocks.jsonl", trainer.step());
+  Progress progress(static_cast<double>(trainer.total_steps() - trainer.step()), 1, "steps");
+  const auto save = [&] { checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); }); };
+  while (!trainer.done()) {
+    const auto record = trainer.advance();
+    metrics.write(line_of(record, trainer.protection()));
+    if (record.step % options_.logging_steps == 0) blocks.write_text(trainer.protection().blocks_line());
+    progress.advance(1, fmt::format("{} {}/{}  loss {:.3f}  {:.2f} s/step", stage.name, trainer.step(),
+                                    trainer.total_steps(), record.loss, record.seconds));
+    if (stop) {
+      save();
+      throw Interrupted{};
+    }
+    if (trainer.step() % options_.save_steps == 0 && !trainer.done()) save();
+  }
+  save();  // an evaluation that is interrupted need not train again
+}
+
+void AlignmentRun::save_model(const Stage& stage, CausalLm& model) const {
+  const auto folder = options_.output_dir / stage.name / "model";
+  const auto dtype = options_.dtype.empty() ? configured_dtype(options_.model) : dtype_of(options_.dtype);
+  const auto& lora = options_.lora;
+  if (lora.lora_r > 0) {
+    save_adapter(model, folder, options_.model.string(), lora.lora_r, lora.lora_alpha, lora.lora_target_modules, dtype);
+  } else {
+    save_pretrained(model, options_.model, folder, dtype);
+  }
+  log(fmt::format("{}: saved in {} as {}", stage.name, folder.string(), dtype_name(dtype)));
+}
+
+json AlignmentRun::result_of(const Stage& stage, CausalLm& model, const json& timing) const {
+  json result = {{"timing", timing}};
+  log(fmt::format("{}: {:.2f} s a step, of these {:.3f} s to project and {:.3f} s to refresh the subspace", stage.name,
+                  timing.value("seconds_per_step", 0.0), timing.value("projection_seconds_per_step", 0.0),
+                  timing.value("refresh_seconds_per_step", 0.0)));
+  if (evaluation_->empty()) return result;
+  result["evaluation"] = (*evaluation_)(model, [&](const auto& file) { log(stage.name + ": evaluating " + file); });
+  log(stage.name + ": " + in_short(result["evaluation"]));
+  return result;
+}
+
+void AlignmentRun::write_summary() const {
+  json summary = {{"settings", read_json_file(options_.output_dir / "settings.json")}};
+  if (fs::exists(options_.output_dir / "base.json"))
+    summary["base"] = read_json_file(options_.output_dir / "base.json");
+  for (const auto& stage : stages_) {
+    summary[stage.name] = read_json_file(options_.output_dir / stage.name / "result.json");
+  }
+  write_file(options_.output_dir / "summary.json", summary.dump(2) + "\n");
+  log("summary in " + (options_.output_dir / "summary.json").string());
+}
+
+}  // namespace align

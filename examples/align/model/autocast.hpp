@@ -1,0 +1,41 @@
+#pragma once
+
+#include <ATen/autocast_mode.h>
+#include <torch/torch.h>
+
+namespace align {
+
+/// While it lives, matrix products of float32 tensors are computed in bfloat16 (what can lose much by it stays in
+/// float32). The weights stay float32: they are the masters that the optimizer updates.
+class Autocast {
+ public:
+  explicit Autocast(bool enabled) : before_(is_enabled()) {
+    set(enabled);
+    at::autocast::increment_nesting();
+  }
+  ~Autocast() {
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    set(before_);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
+  static bool is_enabled() { return at::autocast::is_autocast_enabled(at::kCPU); }
+  static void set(bool enabled) {
+    at::autocast::set_autocast_enabled(at::kCPU, enabled);
+    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  }
+#else
+  static bool is_enabled() { return at::autocast::is_cpu_enabled(); }
+  static void set(bool enabled) {
+    at::autocast::set_cpu_enabled(enabled);
+    at::autocast::set_autocast_cpu_dtype(at::kBFloat16);
+  }
+#endif
+
+  bool before_;
+};
+
+}  // namespace align

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <ogpsa/error.hpp>
+#include <string>
+#include <vector>
+
+#include "model/model.hpp"
+
+namespace align {
+
+/// Adds adapters to the linear layers whose last name is in `targets` ("q_proj"), and freezes all else.
+/// \throws ogpsa::InvalidArgument for a target that no layer has
+inline void add_adapters(CausalLm& model, std::int64_t rank, double alpha, const std::vector<std::string>& targets,
+                         std::uint64_t seed) {
+  for (auto& parameter : model->parameters()) parameter.set_requires_grad(false);
+  auto generator = at::detail::createCPUGenerator(seed);
+  for (const auto& target : targets) {
+    int found = 0;
+    for (const auto& item : model->named_modules()) {
+      auto* linear = item.value()->as<Linear>();
+      const auto& name = item.key();
+      if (linear == nullptr || !name.ends_with("." + target) || linear->has_adapter()) continue;
+      linear->add_adapter(rank, alpha, generator);
+      ++found;
+    }
+    if (found == 0) {
+      throw ogpsa::InvalidArgument("lora_target_modules: no linear layer is called '" + target +
+                                   "' (or it is named twice); use q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+                                   "down_proj");
+    }
+  }
+}
+
+/// The adapters' parameters, by the names that PEFT gives them.
+inline std::vector<std::pair<std::string, torch::Tensor>> adapter_parameters(CausalLm& model) {
+  std::vector<std::pair<std::string, torch::Tensor>> result;
+  for (const auto& item : model->named_parameters()) {
+    if (item.key().find(".lora_") != std::string::npos) {
+      result.emplace_back("base_model.model." + item.key(), item.value());
+    }
+  }
+  return result;
+}
+
+}  // namespace align
