@@ -6,12 +6,14 @@
 #include <string>
 
 #include "app/commands.hpp"
+#include "report/report_command.hpp"
 
 namespace {
 
 constexpr const char* kCommands = R"(ogpsa_align COMMAND [OPTION]...
 
   train      SFT, DPO or SFT -> DPO on a Hugging Face checkpoint and your data, with or without protection
+  report     one HTML file that shows runs of train beside each other
   evaluate   losses, accuracies, refusals of a checkpoint
   study      a tiny model and the embedded data: all forms of protection against plain training (also without COMMAND)
 
@@ -22,6 +24,7 @@ int run(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "study";
   if (command == "train") return align::train_command(argc - 1, argv + 1);
   if (command == "evaluate") return align::evaluate_command(argc - 1, argv + 1);
+  if (command == "report") return align::report_command(argc - 1, argv + 1);
   if (command == "study") return align::study_command(argc - (argc > 1 ? 1 : 0), argv + (argc > 1 ? 1 : 0));
   if (command.starts_with("--") && command != "--help") return align::study_command(argc, argv);
   fmt::print("{}", kCommands);

@@ -9,6 +9,7 @@
 #include "hugging_face/adapter.hpp"
 #include "hugging_face/pretrained.hpp"
 #include "model/lora.hpp"
+#include "report/report.hpp"
 #include "terminal/progress.hpp"
 #include "terminal/stop.hpp"
 #include "train/checkpoint.hpp"
@@ -231,7 +232,8 @@ void AlignmentRun::write_summary() const {
     summary[stage.name] = read_json_file(options_.output_dir / stage.name / "result.json");
   }
   write_file(options_.output_dir / "summary.json", summary.dump(2) + "\n");
-  log("summary in " + (options_.output_dir / "summary.json").string());
+  write_report({options_.output_dir}, options_.output_dir / "report.html");
+  log(fmt::format("summary.json and report.html in {}", options_.output_dir.string()));
 }
 
 }  // namespace align

@@ -25,6 +25,7 @@ namespace align {
 ///       model/                  the result as a Hugging Face folder; with LoRA an adapter in PEFT's layout
 ///       result.json             its evaluation, and time per step
 ///     summary.json              all of it in short
+///     report.html               the same to look at
 ///
 /// The same command goes on with what is there.
 class AlignmentRun {
