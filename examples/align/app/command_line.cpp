@@ -72,7 +72,8 @@ void add_protection_options(CLI::App& app, ProtectionOptions& o, RunOptions& opt
   app.add_flag("--streaming", o.streaming, "A refresh updates the subspace instead of replacing it")->group(group);
   add(app, group, "forgetting", o.forgetting, "Weight of the old subspace at such a refresh")
       ->check(CLI::Range(0.0, 1.0));
-  add(app, group, "protect", o.include, "Regular expression of the parameters that are protected; empty: all");
+  add(app, group, "protect", o.include,
+      "Regular expression of the parameters that are protected; empty: all, structured: the matrices of the layers");
   add(app, group, "projection_mode", o.mode, "ogpsa, ogpsa-step")
       ->check(CLI::IsMember({"orthogonal", "conflicting", "one-sided", "inside"}));
   add(app, group, "projection_alpha", o.alpha, "Share of the component that is removed")->check(CLI::Range(0.0, 1.0));
@@ -139,6 +140,9 @@ void add_run_options(CLI::App& app, RunOptions& o) {
 
 void finish_run_options(RunOptions& o, const std::string& method) {
   o.sft.protection.method = method_of(method);
+  if (method.starts_with("structured") && o.sft.protection.include.empty()) {
+    o.sft.protection.include = "_proj\\.weight$";  // the rest has no sides: it would be protected as flat vectors
+  }
   o.sft.train.seed = o.seed;
   const auto dpo = o.dpo;
   o.dpo.train = o.sft.train;
