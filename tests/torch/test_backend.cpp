@@ -4,9 +4,11 @@
 
 #include "support.hpp"
 
+namespace torch_backend {
 namespace {
 
-using namespace ogpsa;
+using ogpsa::Index;
+using ogpsa::MatrixView;
 
 /// | A V - V diag(values) | and | V^T V - I |, in units of roundoff of T times | A | and 1.
 template <class T>
@@ -15,8 +17,8 @@ void check_eigenvectors(const Eigen::MatrixXd& exact, Index count) {
   const Index n = exact.rows();
   Matrix a = exact.template cast<T>(), vectors(n, count);
   a.template triangularView<Eigen::StrictlyUpper>().setConstant(T(77));  // the lower triangle counts
-  const auto values = torch::LibTorchBackend().eigenvectors<T>(MatrixView<const T>(a.data(), n, n),
-                                                               MatrixView<T>(vectors.data(), n, count));
+  const auto values = ogpsa::torch::LibTorchBackend().eigenvectors<T>(MatrixView<const T>(a.data(), n, n),
+                                                                      MatrixView<T>(vectors.data(), n, count));
   const Eigen::MatrixXd stored = Matrix(exact.template cast<T>()).template cast<double>();
   const Eigen::MatrixXd v = vectors.template cast<double>();
   const double u = std::numeric_limits<T>::epsilon() * static_cast<double>(n);
@@ -37,3 +39,5 @@ TEST_CASE("LibTorch's LAPACK: leading eigenvectors of the lower triangle, descen
   check_eigenvectors<double>(Eigen::MatrixXd::Identity(7, 7), 3);  // all eigenvalues alike
   check_eigenvectors<float>(Eigen::MatrixXd::Constant(1, 1, 3.0), 1);
 }
+
+}  // namespace torch_backend

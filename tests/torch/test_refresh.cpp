@@ -16,8 +16,8 @@ using test::Tensor;
 namespace {
 
 /// Q Q^T v of a flat block.
-template <class T>
-Tensor inside(const ogpsa::Subspace<T>& subspace, const Tensor& v) {
+template <class T, class B>
+Tensor inside(const ogpsa::Subspace<T, B>& subspace, const Tensor& v) {
   const auto q = torch::from_blob(const_cast<T*>(subspace.basis().data), {subspace.rank(), subspace.dimension()},
                                   torch::CppTypeToScalarType<T>::value)
                      .to(torch::kDouble);
@@ -25,8 +25,8 @@ Tensor inside(const ogpsa::Subspace<T>& subspace, const Tensor& v) {
 }
 
 /// Distance of v from a block's subspace, relative to |v|.
-template <class T>
-double distance(const ogpsa::Subspace<T>& subspace, const Tensor& v) {
+template <class T, class B>
+double distance(const ogpsa::Subspace<T, B>& subspace, const Tensor& v) {
   return test::two_norm(v.reshape({-1}) - inside(subspace, v)) / test::two_norm(v);
 }
 
