@@ -4,7 +4,7 @@
 #   tests/run.sh [core|torch|sanitize|all]...
 #
 #   core      the library without LibTorch, each header alone, the short examples, each way in (tests/consumers)
-#   torch     the LibTorch adapter and the trainer, with Debian's LibTorch 1.13 and with PyPI's 2.15
+#   torch     the LibTorch adapter with Debian's LibTorch 1.13; adapter and trainer with PyPI's 2.15
 #   sanitize  the core under ASan and UBSan, the threads under TSan
 #
 # Builds are in build/, logs in build/logs/. PyPI's LibTorch (1.3 GB) is kept in ${XDG_CACHE_HOME:-~/.cache}/ogpsa.
@@ -37,7 +37,7 @@ if wanted torch; then
   install_packages libcli11-dev libfmt-dev libonig-dev libutf8proc-dev zlib1g-dev python3-pip
   if debian_torch; then
     install_packages "${debian_torch_packages[@]}"
-    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF
+    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF -DOGPSA_ALIGN=OFF
   else
     echo "torch-debian: left out, this system has no package libtorch-dev"
   fi
