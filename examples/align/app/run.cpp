@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <fstream>
-#include <ogpsa/version.hpp>
 
 #include "app/settings.hpp"
 #include "hugging_face/adapter.hpp"
@@ -13,6 +12,7 @@
 #include "terminal/progress.hpp"
 #include "terminal/stop.hpp"
 #include "train/checkpoint.hpp"
+#include "train/json_file.hpp"
 #include "train/metrics.hpp"
 #include "train/reference_cache.hpp"
 
@@ -21,11 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-json read_json_file(const fs::path& path) {
-  std::ifstream file(path);
-  return json::parse(file);
-}
 
 /// "refusals 0.93  false refusals 0.20 ..."
 std::string in_short(const json& evaluation) {
@@ -103,7 +98,8 @@ void AlignmentRun::log(const std::string& line) const {
 
 void AlignmentRun::execute(const std::atomic<bool>& stop) {
   fs::create_directories(options_.output_dir);
-  check_settings(options_.output_dir / "settings.json", settings_of(options_));
+  check_settings(options_.output_dir / "settings.json", settings_of(options_),
+                 "give another --output_dir, or the old options to go on with it");
   auto model = load_pretrained(options_.model);
   model->computation = {options_.bf16, options_.gradient_checkpointing};
   evaluate_base(model);
@@ -225,11 +221,10 @@ json AlignmentRun::result_of(const Stage& stage, CausalLm& model, const json& ti
 }
 
 void AlignmentRun::write_summary() const {
-  json summary = {{"settings", read_json_file(options_.output_dir / "settings.json")}};
-  if (fs::exists(options_.output_dir / "base.json"))
-    summary["base"] = read_json_file(options_.output_dir / "base.json");
+  json summary = {{"settings", read_json(options_.output_dir / "settings.json")}};
+  if (fs::exists(options_.output_dir / "base.json")) summary["base"] = read_json(options_.output_dir / "base.json");
   for (const auto& stage : stages_) {
-    summary[stage.name] = read_json_file(options_.output_dir / stage.name / "result.json");
+    summary[stage.name] = read_json(options_.output_dir / stage.name / "result.json");
   }
   write_file(options_.output_dir / "summary.json", summary.dump(2) + "\n");
   write_report({options_.output_dir}, options_.output_dir / "report.html");

@@ -3,10 +3,7 @@
 #include <fmt/format.h>
 #include <torch/torch.h>
 
-#include <fstream>
 #include <ogpsa/version.hpp>
-
-#include "train/checkpoint.hpp"
 
 namespace align {
 
@@ -82,16 +79,6 @@ json settings_of(const RunOptions& o) {
   if (!o.dpo.dataset.empty()) settings["dpo"] = settings_of(o.dpo);
   if (!o.dpo.dataset.empty()) settings["dpo"]["loss"] = o.loss;
   return settings;
-}
-
-void check_settings(const std::filesystem::path& path, const json& settings) {
-  if (!std::filesystem::exists(path)) return write_file(path, settings.dump(2) + "\n");
-  std::ifstream file(path);
-  const auto difference = json::diff(json::parse(file), settings);
-  if (difference.empty()) return;
-  throw ogpsa::InvalidArgument(
-      fmt::format("'{}' was made with another {}; give another --output_dir, or the old options to go on with it",
-                  path.parent_path().string(), difference[0].at("path").get<std::string>().substr(1)));
 }
 
 }  // namespace align

@@ -10,6 +10,7 @@
 #include "study/command_line.hpp"
 #include "study/table.hpp"
 #include "study/workers.hpp"
+#include "train/json_file.hpp"
 
 namespace align::study {
 namespace {
@@ -24,15 +25,8 @@ void check_settings(const CommandLine& line) {
   nlohmann::json settings = line.study;
   settings["libtorch"] = TORCH_VERSION;
   for (const char* free : {"seeds", "stages", "arms", "checkpoint_every"}) settings.erase(free);
-  if (!std::filesystem::exists(path)) {
-    std::filesystem::create_directories(line.out);
-    return write_file(path, settings.dump(2) + "\n");
-  }
-  const auto difference = nlohmann::json::diff(read_json(path), settings);
-  if (difference.empty()) return;
-  throw ogpsa::InvalidArgument(
-      fmt::format("'{}' was made with another {}; give another --out, the old options, or --fresh to begin again",
-                  line.out.string(), difference[0].at("path").get<std::string>().substr(1)));
+  std::filesystem::create_directories(line.out);
+  align::check_settings(path, settings, "give another --out, the old options, or --fresh to begin again");
 }
 
 int run(const CommandLine& line) {

@@ -16,6 +16,7 @@
 #include "terminal/stop.hpp"
 #include "train/checkpoint.hpp"
 #include "train/dpo.hpp"
+#include "train/json_file.hpp"
 #include "train/metrics.hpp"
 #include "train/trainer.hpp"
 

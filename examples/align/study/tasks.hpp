@@ -1,8 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -39,17 +37,6 @@ struct Tasks {
   /// Harmless requests that share their words with harmful ones.
   std::vector<Row> heldout_lookalikes;
 };
-
-/// \throws ogpsa::FileError
-inline nlohmann::json read_json(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) throw ogpsa::FileError("cannot read '" + path.string() + "'; check the path");
-  try {
-    return nlohmann::json::parse(file);
-  } catch (const nlohmann::json::exception& error) {
-    throw ogpsa::FileError("'" + path.string() + "' is not JSON: " + error.what());
-  }
-}
 
 /// Draws rows from the world. A row has a key that says what has to be new about an unseen row, such as the pair of act
 /// and object in whatever words it is asked; the hash of the key says which part it belongs to, so no key is in two.
