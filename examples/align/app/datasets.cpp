@@ -55,6 +55,12 @@ ReadOptions DatasetLoader::read_options() const {
           .on_bad_row = options_.on_bad_row == "fail" ? OnBadRow::fail : OnBadRow::skip};
 }
 
+template <class Row>
+std::vector<Row> DatasetLoader::take(Rows<Row> read, std::int64_t rows, std::uint64_t seed) const {
+  log_(account(read));
+  return draw(std::move(read.rows), rows, seed);
+}
+
 Example DatasetLoader::encode(const std::vector<Message>& messages, std::size_t prompt_messages) const {
   auto [tokens, answer] = chat_.render(messages, /*add_generation_prompt=*/false);
   if (prompt_messages > 0) {
@@ -68,11 +74,9 @@ Example DatasetLoader::encode(const std::vector<Message>& messages, std::size_t 
 
 std::vector<Example> DatasetLoader::conversations(const std::filesystem::path& file, std::int64_t rows,
                                                   std::uint64_t seed) const {
-  auto read = read_conversations(file, read_options());
-  log_(account(read));
   std::vector<Example> examples;
   std::int64_t cut = 0, dropped = 0;
-  for (const auto& row : draw(std::move(read.rows), rows, seed)) {
+  for (const auto& row : take(read_conversations(file, read_options()), rows, seed)) {
     auto example = encode(row.messages, 0);
     const auto length = static_cast<std::int64_t>(example.tokens.size());
     example.truncate(options_.max_length);
@@ -91,11 +95,9 @@ std::vector<Example> DatasetLoader::conversations(const std::filesystem::path& f
 
 std::vector<Example> DatasetLoader::preferences(const std::filesystem::path& file, std::int64_t rows,
                                                 std::uint64_t seed) const {
-  auto read = read_preferences(file, read_options());
-  log_(account(read));
   std::vector<Example> examples;
   std::int64_t cut = 0, dropped = 0;
-  for (const auto& row : draw(std::move(read.rows), rows, seed)) {
+  for (const auto& row : take(read_preferences(file, read_options()), rows, seed)) {
     std::vector<Example> pair;
     bool longer = false;
     for (const auto* answer : {&row.chosen, &row.rejected}) {
@@ -119,19 +121,13 @@ std::vector<Example> DatasetLoader::preferences(const std::filesystem::path& fil
 }
 
 std::vector<MultipleChoice> DatasetLoader::multiple_choice(const std::filesystem::path& file, std::int64_t rows) const {
-  auto read = read_multiple_choice(file, read_options());
-  log_(account(read));
-  return draw(std::move(read.rows), rows, kEvaluationSeed);
+  return take(read_multiple_choice(file, read_options()), rows, kEvaluationSeed);
 }
 std::vector<Question> DatasetLoader::questions(const std::filesystem::path& file, std::int64_t rows) const {
-  auto read = read_questions(file, read_options());
-  log_(account(read));
-  return draw(std::move(read.rows), rows, kEvaluationSeed);
+  return take(read_questions(file, read_options()), rows, kEvaluationSeed);
 }
 std::vector<Prompt> DatasetLoader::prompts(const std::filesystem::path& file, std::int64_t rows) const {
-  auto read = read_prompts(file, read_options());
-  log_(account(read));
-  return draw(std::move(read.rows), rows, kEvaluationSeed);
+  return take(read_prompts(file, read_options()), rows, kEvaluationSeed);
 }
 
 Tokens DatasetLoader::prompt(const std::string& user) const {

@@ -40,6 +40,9 @@ class DatasetLoader {
 
  private:
   ReadOptions read_options() const;
+  /// Tells what was read, and draws from it.
+  template <class Row>
+  std::vector<Row> take(Rows<Row> read, std::int64_t rows, std::uint64_t seed) const;
   Example encode(const std::vector<Message>& messages, std::size_t prompt_messages) const;
 
   TextOptions options_;

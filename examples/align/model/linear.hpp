@@ -34,11 +34,6 @@ class LinearImpl : public torch::nn::Module {
     lora_a_->weight_.uniform_(-bound, bound, generator);
     lora_b_->weight_.zero_();
   }
-  /// W + alpha / r B A.
-  torch::Tensor merged_weight() const {
-    const torch::NoGradGuard no_grad;
-    return has_adapter() ? weight_ + scale_ * torch::matmul(lora_b_->weight_, lora_a_->weight_) : weight_;
-  }
 
  private:
   torch::Tensor weight_, bias_;
