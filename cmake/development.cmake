@@ -1,6 +1,7 @@
 # What the tests and the examples share; a guest never comes here.
 enable_testing()
 option(OGPSA_CORE_TESTS "Build the tests and examples that need no LibTorch" ON)
+option(OGPSA_HEADERS_ALONE "Compile each header alone (15 s for one that includes LibTorch)" ON)
 set(OGPSA_SANITIZE "" CACHE STRING "Sanitizers: address,undefined or thread (then only the tests of threads are built)")
 if(OGPSA_SANITIZE)
   add_compile_options(-fsanitize=${OGPSA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

@@ -32,7 +32,7 @@ install_packages() {
 # stage NAME COMMAND...: runs the command with its output in a log, and says how it went and how long it took.
 stage() {
   local name=$1 start=$SECONDS log
-  log=$logs/${name// /-}.log
+  log=$logs/${name//[ \/]/-}.log
   shift
   printf '%-36s' "$name"
   if ! "$@" >"$log" 2>&1 </dev/null; then

@@ -37,7 +37,7 @@ if wanted torch; then
   install_packages libcli11-dev libfmt-dev libonig-dev libutf8proc-dev zlib1g-dev python3-pip
   if debian_torch; then
     install_packages "${debian_torch_packages[@]}"
-    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF -DOGPSA_ALIGN=OFF
+    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF -DOGPSA_ALIGN=OFF -DOGPSA_HEADERS_ALONE=OFF
   else
     echo "torch-debian: left out, this system has no package libtorch-dev"
   fi
