@@ -49,6 +49,19 @@ struct PieceChange {
   Eigen::MatrixXd remove;
 };
 
+/// A change that follows from the coefficients c = left^T X right alone:
+/// X <- keep * X - left * (factor * weights o c) * right^T. Without weights they are all one.
+struct LinearChange {
+  double keep = 1;
+  double factor = 1;
+  Eigen::MatrixXd weights = {};
+
+  PieceChange operator()(const Eigen::MatrixXd& c) const {
+    if (weights.size() == 0) return {keep, factor * c};
+    return {keep, factor * c.cwiseProduct(weights)};
+  }
+};
+
 /// What to do with one side of a matrix: X <- keep * X - left diag(remove) left^T X (or the same on the right).
 struct SideChange {
   double keep = 1;
@@ -70,7 +83,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
                            const Eigen::MatrixXd& small, std::span<const double> factors,
                            std::span<T> host, std::span<const T> const_host, std::span<double> sums,
                            std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
-                           std::span<const SideChange> side_changes, ConstTensorView tensor, double weight,
+                           std::span<const SideChange> side_changes, std::span<const LinearChange> linear_changes,
+                           ConstTensorView tensor, double weight,
                            std::vector<PieceCoefficients>& coefficients, std::vector<PieceNorms>& norms) {
   // Memory
   { owned.view() } -> std::convertible_to<MatrixView<T>>;
@@ -100,7 +114,10 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.add_outer(a, tensor, weight, bool{});                  // a <- a + Y Y^T, Y = weight * X, X fast x slow (or X^T)
   { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending
   // Projections, all blocks of a model at once
-  b.coefficients(pieces, coefficients);
+  { b.first_piece_beyond(pieces, int{}) } -> std::same_as<Index>;  // the first with a value as of first_beyond, or -1
+  b.project(pieces, linear_changes, coefficients, norms);  // each piece with coefficients of its own, at once
+  { b.sums_over_ranks() } -> std::same_as<bool>;           // then coefficients are not complete without all_reduce
+  b.coefficients(pieces, coefficients);                    // or in two steps: these, and then
   b.change(pieces, changes, norms);
   b.change_side(pieces, side_changes, norms);
   b.all_reduce(sums);

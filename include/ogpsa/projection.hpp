@@ -32,6 +32,9 @@ struct ProjectionOptions {
   double alpha = 1.0;
   /// Factor for a block that does not conflict; for `conflicting`.
   double scale = 1.0;
+  /// The caller has seen to it that all values are finite (the norm that gradients are clipped by is, say), which saves
+  /// a pass over the gradients. A value that is not finite then spoils its block instead of being reported.
+  bool known_finite = false;
 };
 
 /// What is projected. An optimizer moves weights along -gradient and along +step, so the modes that ask for a sign
@@ -129,18 +132,28 @@ inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives,
   return result;
 }
 
+template <class T>
+bool is_linear(const ProjectionUnit<T>& unit) {
+  return unit.options.mode == ProjectionMode::orthogonal || unit.options.mode == ProjectionMode::inside;
+}
+
+/// The modes whose change follows from the coefficients alone.
+template <class T>
+LinearChange linear_change(const ProjectionUnit<T>& unit) {
+  const bool inside = unit.options.mode == ProjectionMode::inside;
+  return {inside ? 0.0 : 1.0, inside ? -1.0 : unit.options.alpha, unit.weights};
+}
+
 /// Modes on the coefficients c of a gradient in an orthonormal basis, and the objectives in it: what to keep of the
 /// gradient and which coefficients to remove.
 template <class T>
 PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, const Eigen::MatrixXd& objectives) {
   const auto& options = unit.options;
-  const Eigen::MatrixXd weighted = unit.weights.size() > 0 ? c.cwiseProduct(unit.weights).eval() : c;
   const double sign = unit.direction == Direction::gradient ? 1.0 : -1.0;
   switch (options.mode) {
     case ProjectionMode::orthogonal:
-      return {1.0, options.alpha * weighted};
     case ProjectionMode::inside:
-      return {0.0, -weighted};
+      return linear_change(unit)(c);
     case ProjectionMode::conflicting: {
       const double norm = objectives.col(0).stableNorm();
       const Eigen::VectorXd h = objectives.col(0) / (norm > 0 ? norm : 1.0);
@@ -182,10 +195,8 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, 
 
 template <class T>
 SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
-  const Eigen::VectorXd weights =
-      unit.weights.size() > 0 ? Eigen::VectorXd(unit.weights.col(0)) : Eigen::VectorXd::Ones(rank);
-  if (unit.options.mode == ProjectionMode::inside) return {0.0, -weights};
-  return {1.0, unit.options.alpha * weights};
+  const PieceChange change = linear_change(unit)(Eigen::VectorXd::Ones(rank));
+  return {change.keep, change.remove};
 }
 
 template <class T>
@@ -254,12 +265,52 @@ struct ProjectionBatch {
       inner[u] = inner[u].cols() == 0 ? parts[p].inner : (inner[u] + parts[p].inner).eval();
       results[u].norm_before += parts[p].squared_norm;
     }
-    // One-sided pieces are measured and changed at once, so look first. Sums of 2^24 products stay below the limit.
-    backend.for_each(static_cast<Index>(sides.size()), [&](Index i) {
-      const auto p = static_cast<std::size_t>(i);
-      const int exponent = std::numeric_limits<T>::max_exponent - 13;
-      if (backend.first_beyond(sides[p].tensor, exponent) >= 0) throw_bad_piece(backend, units[side_unit[p]], sides[p]);
-    });
+  }
+
+  /// Pieces that are measured and changed at once have to be looked at before. Sums of 2^24 products of values below
+  /// this limit stay in range.
+  static constexpr int limit = std::numeric_limits<T>::max_exponent - 13;
+
+  /// \throws NonFiniteError
+  template <class B>
+  void check_sides(const B& backend, std::span<const ProjectionUnit<T>> units) const {
+    if (sides.empty() || units[side_unit[0]].options.known_finite) return;
+    const Index bad = backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(sides), limit);
+    if (bad < 0) return;
+    const auto p = static_cast<std::size_t>(bad);
+    throw_bad_piece(backend, units[side_unit[p]], sides[p]);
+  }
+
+  /// Whether each shared piece can be changed as soon as it is measured: its coefficients are all that its change
+  /// depends on, and no value in any of them is bad.
+  template <class B>
+  bool can_fuse(const B& backend, std::span<const ProjectionUnit<T>> units) const {
+    if (shared.empty() || backend.sums_over_ranks()) return false;
+    for (std::size_t p = 0; p < shared.size(); ++p) {
+      const auto& unit = units[shared_unit[p]];
+      if (!is_linear(unit) || unit.restriction.size() > 0 || unit.pieces.size() > 1) return false;
+    }
+    return units[shared_unit[0]].options.known_finite ||
+           backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(shared), limit) < 0;
+  }
+
+  /// Instead of measure, all_reduce and apply_shared.
+  template <class B>
+  void fuse(const B& backend, std::span<const ProjectionUnit<T>> units) {
+    std::vector<LinearChange> changes;
+    for (const std::size_t u : shared_unit) changes.push_back(linear_change(units[u]));
+    std::vector<PieceCoefficients> measured;
+    std::vector<PieceNorms> norms;
+    backend.project(std::span<const ProjectionPiece<T>>(shared), std::span<const LinearChange>(changes), measured,
+                    norms);
+    for (std::size_t p = 0; p < shared.size(); ++p) {
+      auto& result = results[shared_unit[p]];
+      const auto& unit = units[shared_unit[p]];
+      result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, measured[p].inner);
+      result.norm_before = measured[p].squared_norm;
+      result.norm_inside = measured[p].inner.squaredNorm();
+      result.norm_after = norms[p].after;
+    }
   }
 
   /// Sums coefficients and norms over the ranks, in one buffer.
@@ -281,7 +332,7 @@ struct ProjectionBatch {
 
   /// Decides from the coefficients of each unit, and applies it to its pieces.
   template <class B>
-  void apply(const B& backend, std::span<const ProjectionUnit<T>> units) {
+  void apply_shared(const B& backend, std::span<const ProjectionUnit<T>> units) {
     std::vector<PieceChange> unit_changes(units.size()), changes;
     for (std::size_t u = 0; u < units.size(); ++u) check_range(units[u], inner[u]);
     for (std::size_t u = 0; u < units.size(); ++u) {
@@ -289,13 +340,18 @@ struct ProjectionBatch {
       unit_changes[u] = decide(units[u], inner[u], results[u]);
     }
     for (const std::size_t u : shared_unit) changes.push_back(unit_changes[u]);
+    std::vector<PieceNorms> norms;
+    backend.change(std::span<const ProjectionPiece<T>>(shared), std::span<const PieceChange>(changes), norms);
+    for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
+  }
+
+  template <class B>
+  void apply_sides(const B& backend, std::span<const ProjectionUnit<T>> units) {
     std::vector<SideChange> side_changes;
     for (std::size_t p = 0; p < sides.size(); ++p) {
       side_changes.push_back(decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
     }
     std::vector<PieceNorms> norms;
-    backend.change(std::span<const ProjectionPiece<T>>(shared), std::span<const PieceChange>(changes), norms);
-    for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
     backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(side_changes), norms);
     for (std::size_t p = 0; p < sides.size(); ++p) {
       auto& result = results[side_unit[p]];
@@ -308,17 +364,23 @@ struct ProjectionBatch {
 
 }  // namespace detail
 
-/// Projects many units in place: all coefficients first, one sum over the ranks, then all changes.
-/// \returns one result per unit
-/// \throws NonFiniteError (block, index) and InvalidArgument, both before anything is changed.
+/// Projects many units in place: each as soon as it is measured where nothing forbids it (see ProjectionBatch); else
+/// all coefficients first, one sum over the ranks, then all changes. \returns one result per unit \throws
+/// NonFiniteError (block, index) and InvalidArgument, both before anything is changed.
 template <class T, class B>
 requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& backend,
                                                                    std::span<const ProjectionUnit<T>> units) {
   for (const auto& unit : units) detail::check_mode(unit);
   detail::ProjectionBatch<T> batch(units);
-  batch.measure(backend, units);
-  batch.all_reduce(backend);
-  batch.apply(backend, units);
+  batch.check_sides(backend, units);
+  if (batch.can_fuse(backend, units)) {
+    batch.fuse(backend, units);
+  } else {
+    batch.measure(backend, units);
+    batch.all_reduce(backend);
+    batch.apply_shared(backend, units);
+  }
+  batch.apply_sides(backend, units);
   for (auto& result : batch.results) {
     result.norm_before = std::sqrt(result.norm_before);
     result.norm_after = std::sqrt(result.norm_after);

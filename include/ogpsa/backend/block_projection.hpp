@@ -15,6 +15,9 @@
 
 namespace ogpsa::detail {
 
+/// Columns or rows of a matrix that are projected at a time: enough to make up for packing the basis.
+inline constexpr Index kPanel = 384;
+
 /// One segment of one piece: elements of a vector, or columns or rows of a matrix.
 struct PieceTask {
   std::size_t piece;
@@ -29,9 +32,10 @@ std::vector<PieceTask> make_tasks(std::span<const ProjectionPiece<T>> pieces) {
     const auto& piece = pieces[p];
     const bool by_rows = piece.slow > 1 && piece.left.cols == 0;
     const Index across = by_rows ? piece.slow : piece.fast;
-    const Segments segments = piece.slow == 1 ? row_segments(piece.fast)
-                                              : Segments(by_rows ? piece.fast : piece.slow, kLanes,
-                                                         16 * kGranule / std::max<Index>(across, 1), 16);
+    const Segments segments = piece.slow == 1
+                                  ? row_segments(piece.fast)
+                                  : Segments(by_rows ? piece.fast : piece.slow, kLanes,
+                                             std::max<Index>(kPanel, 16 * kGranule / std::max<Index>(across, 1)), 16);
     for (Index s = 0; s < segments.count; ++s) tasks.push_back({p, segments.begin(s), segments.end(s)});
   }
   return tasks;
@@ -62,6 +66,14 @@ void store_panel(const Dense<T>& panel, TensorView tensor, Index fast, Index row
   }
 }
 
+/// op(a) b in double.
+template <class T>
+Eigen::MatrixXd product(MatrixView<const T> a, Transpose transpose_a, MatrixView<const T> b) {
+  Eigen::MatrixXd result = Eigen::MatrixXd::Zero(transpose_a == Transpose::yes ? a.cols : a.rows, b.cols);
+  gemm<T>(1, a, transpose_a, b, Transpose::no, view_of(result));
+  return result;
+}
+
 /// Columns of a panel of a matrix with `rows` rows, at most `most`.
 inline Index panel_width(Index rows, Index most) {
   return std::min(most, std::clamp<Index>(65536 / std::max<Index>(rows, 1), kLanes, 256));
@@ -71,16 +83,21 @@ inline Index panel_width(Index rows, Index most) {
 template <class T>
 void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
   alignas(64) T buffer[kGranule];
-  CompensatedSum inner(piece.left.cols, 1);
-  Eigen::MatrixXd products(piece.left.cols, 1);
+  const Index rank = piece.left.cols;
+  CompensatedSum inner(rank, 1);
+  Eigen::MatrixXd products(rank, 1);
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
     const T* x = load<T>(piece.tensor, i, n, buffer);
-    for (Index k = 0; k < piece.left.cols; ++k) {
-      products(k, 0) = dot(piece.left.data + k * piece.left.stride + i, x, n);
-    }
+    double square = 0;
+    in_groups_of_columns(rank, [&](auto count, Index k) {
+      double sums[count + 1] = {};
+      run_best<MeasureKernel<T, count>>(piece.left.data + k * piece.left.stride + i, piece.left.stride, x, n, sums);
+      for (int j = 0; j < count; ++j) products(k + j, 0) = sums[j];
+      square = sums[count];
+    });
     inner.add(products);
-    sum.squared_norm += squared_norm(x, n);
+    sum.squared_norm += square;
   }
   sum.inner = inner.value();
 }
@@ -88,13 +105,13 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
 /// Adds left^T X right over columns [begin, end) of a matrix.
 template <class T>
 void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index end, PieceCoefficients& sum) {
-  Dense<T> panel, inner;
+  Dense<T> panel;
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
     load_panel(piece.tensor, piece.fast, 0, j, panel);
-    inner = long_product<T>(piece.left, Transpose::yes, view_of(panel)).template cast<T>();
-    sum.inner += long_product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
+    const Dense<T> inner = product<T>(piece.left, Transpose::yes, view_of(panel)).template cast<T>();
+    sum.inner += product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
     sum.squared_norm += squared_norm(panel.data(), panel.size());
   }
 }
@@ -132,24 +149,26 @@ inline bool nothing_to_do(const PieceChange& change) { return change.keep == 1 &
 template <class T>
 double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
   alignas(64) T buffer[kGranule];
+  const Eigen::Matrix<T, Eigen::Dynamic, 1> remove = change.remove.col(0).template cast<T>();
+  const bool write = !nothing_to_do(change);
+  const bool in_place = write && piece.tensor.dtype == dtype_of<T>();
   double after = 0;
-  const T keep = static_cast<T>(change.keep);
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
     const T* x = load<T>(piece.tensor, i, n, buffer);
-    if (nothing_to_do(change)) {
+    if (!write) {
       after += squared_norm(x, n);
       continue;
     }
-    if (x != buffer) std::copy(x, x + n, buffer);
-    if (keep != T(1)) {
-      for (Index j = 0; j < n; ++j) buffer[j] *= keep;
-    }
-    for (Index k = 0; k < piece.left.cols; ++k) {
-      subtract_scaled(buffer, static_cast<T>(change.remove(k, 0)), piece.left.data + k * piece.left.stride + i, n);
-    }
-    after += squared_norm(buffer, n);
-    store(buffer, n, piece.tensor, i);
+    T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
+    double square = 0;
+    in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
+      const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
+      square = run_best<ChangeKernel<T, count>>(keep, remove.data() + k, piece.left.data + k * piece.left.stride + i,
+                                                piece.left.stride, k == 0 ? x : y, y, n);
+    });
+    after += square;
+    if (!in_place) store(buffer, n, piece.tensor, i);
   }
   return after;
 }
@@ -170,15 +189,17 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
     }
     if (change.keep != 1) panel *= static_cast<T>(change.keep);
     inner.setZero(piece.left.cols, panel.cols());
-    gemm<T>(1, view_of(remove), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes, view_of(inner));
-    gemm<T>(-1, piece.left, Transpose::no, view_of(inner), Transpose::no, view_of(panel));
+    gemm<T>(1, view_of(std::as_const(remove)), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes,
+            view_of(inner));
+    gemm<T>(-1, piece.left, Transpose::no, view_of(std::as_const(inner)), Transpose::no, view_of(panel));
     after += squared_norm(panel.data(), panel.size());
     store_panel(panel, piece.tensor, piece.fast, 0, j);
   }
   return after;
 }
 
-/// Applies `changes` to pieces that share coefficients. Fills `after` only: the rest is known to the caller.
+/// Applies `changes` to pieces that share coefficients. Fills `after` only: the rest is known to the caller. Goes
+/// backwards: what was measured last is still in the cache.
 template <class T>
 void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
             std::vector<PieceNorms>& norms) {
@@ -186,7 +207,7 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
   const auto tasks = make_tasks(pieces);
   std::vector<double> parts(tasks.size());
   parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const auto t = static_cast<std::size_t>(i);
+    const auto t = tasks.size() - 1 - static_cast<std::size_t>(i);
     const auto& [p, begin, end] = tasks[t];
     parts[t] = pieces[p].slow == 1 ? change_vector(pieces[p], changes[p], begin, end)
                                    : change_matrix(pieces[p], changes[p], begin, end);
@@ -194,34 +215,104 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
   for (std::size_t t = 0; t < tasks.size(); ++t) norms[tasks[t].piece].after += parts[t];
 }
 
-/// Projects one side of columns (left basis) or rows (right basis) [begin, end) of a matrix.
+/// Measures and changes pieces that share no coefficients with each other, each as soon as it is measured, when most of
+/// it is still in the cache: small ones side by side, large ones by all threads together.
+template <class T>
+void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearChange> changes,
+             std::vector<PieceCoefficients>& measured, std::vector<PieceNorms>& norms) {
+  constexpr Index small = Index{1} << 20;  // bytes: half of a core's second-level cache, or less
+  measured.resize(pieces.size());
+  norms.resize(pieces.size());
+  std::vector<std::size_t> together, alone;
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    const Index columns = 1 + pieces[p].left.cols;
+    const Index bytes = pieces[p].fast * pieces[p].slow * columns * static_cast<Index>(sizeof(T));
+    (bytes <= small ? together : alone).push_back(p);
+  }
+  const auto project_one = [&](std::size_t p) {
+    std::vector<PieceCoefficients> own;
+    std::vector<PieceNorms> own_norms;
+    coefficients(pieces.subspan(p, 1), own);
+    const PieceChange own_change = changes[p](own[0].inner);
+    change(pieces.subspan(p, 1), std::span<const PieceChange>(&own_change, 1), own_norms);
+    measured[p] = std::move(own[0]);
+    norms[p] = own_norms[0];
+  };
+  parallel_for(static_cast<Index>(together.size()), worth_threads(pieces),
+               [&](Index i) { project_one(together[static_cast<std::size_t>(i)]); });
+  for (const std::size_t p : alone) project_one(p);
+}
+
+/// The first piece with a value of |x| >= 2^exponent, or one that is not finite, or -1.
+template <class T>
+Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponent) {
+  const auto tasks = make_tasks(pieces);
+  std::vector<char> beyond(tasks.size());
+  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
+    const auto& [p, begin, end] = tasks[static_cast<std::size_t>(i)];
+    const Index across = pieces[p].slow == 1 ? 1 : pieces[p].left.cols == 0 ? pieces[p].slow : pieces[p].fast;
+    visit_dtype(pieces[p].tensor.dtype, [&](auto* tag) {
+      const auto* data = static_cast<decltype(tag)>(pieces[p].tensor.data);
+      beyond[static_cast<std::size_t>(i)] = find_beyond(data + begin * across, (end - begin) * across, exponent) >= 0;
+    });
+  });
+  const auto found = std::find(beyond.begin(), beyond.end(), 1);
+  return found == beyond.end() ? -1 : static_cast<Index>(tasks[static_cast<std::size_t>(found - beyond.begin())].piece);
+}
+
+/// Projects one side of a panel of columns (left basis) or rows (right basis) of a matrix.
+template <class T>
+PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& change, MatrixView<T> x) {
+  const bool on_left = piece.left.cols > 0;
+  const MatrixView<const T> basis = on_left ? piece.left : piece.right;
+  const MatrixView<const T> values = x;
+  const auto squares = [&] {
+    double sum = 0;
+    for (Index j = 0; j < x.cols; ++j) sum += squared_norm(x.data + j * x.stride, x.rows);
+    return sum;
+  };
+  PieceNorms norms;
+  norms.before = squares();
+  const Eigen::MatrixXd c = on_left ? product<T>(basis, Transpose::yes, values)  // coefficients
+                                    : product<T>(values, Transpose::no, basis);
+  norms.inside = squared_norm(c.data(), c.size());
+  Dense<T> remove(c.rows(), c.cols());
+  for (Index j = 0; j < c.cols(); ++j) {
+    for (Index i = 0; i < c.rows(); ++i) remove(i, j) = static_cast<T>(c(i, j) * change.remove(on_left ? i : j));
+  }
+  if (change.keep != 1) as_eigen(x) *= static_cast<T>(change.keep);
+  if (on_left) {
+    gemm<T>(-1, basis, Transpose::no, view_of(std::as_const(remove)), Transpose::no, x);
+  } else {
+    gemm<T>(-1, view_of(std::as_const(remove)), Transpose::no, basis, Transpose::yes, x);
+  }
+  norms.after = squares();
+  return norms;
+}
+
+/// The same for columns or rows [begin, end), in place where the tensor is stored in `T`.
 template <class T>
 PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& change, Index begin, Index end) {
   const bool on_left = piece.left.cols > 0;
-  const MatrixView<const T> basis = on_left ? piece.left : piece.right;
-  const auto remove = change.remove.cast<T>().eval();
-  Dense<T> panel, inner;
+  Dense<T> panel;
   PieceNorms norms;
-  const Index width = panel_width(on_left ? piece.fast : piece.slow, end - begin);
-  for (Index j = begin; j < end; j += width) {
-    const Index count = std::min(width, end - j);
-    on_left ? panel.resize(piece.fast, count) : panel.resize(count, piece.slow);
-    load_panel(piece.tensor, piece.fast, on_left ? 0 : j, on_left ? j : 0, panel);
-    norms.before += squared_norm(panel.data(), panel.size());
-    inner = (on_left ? long_product<T>(basis, Transpose::yes, view_of(panel))
-                     : long_product<T>(view_of(panel), Transpose::no, basis))
-                .template cast<T>();
-    norms.inside += squared_norm(inner.data(), inner.size());
-    if (change.keep != 1) panel *= static_cast<T>(change.keep);
-    if (on_left) {
-      inner.array().colwise() *= remove.array();
-      gemm<T>(-1, basis, Transpose::no, view_of(inner), Transpose::no, view_of(panel));
+  for (Index j = begin; j < end; j += kPanel) {
+    const Index count = std::min(kPanel, end - j);
+    const Index row = on_left ? 0 : j, col = on_left ? j : 0;
+    const Index rows = on_left ? piece.fast : count, cols = on_left ? count : piece.slow;
+    PieceNorms part;
+    if (piece.tensor.dtype == dtype_of<T>()) {
+      T* const first = static_cast<T*>(piece.tensor.data) + col * piece.fast + row;
+      part = change_panel(piece, change, MatrixView<T>(first, rows, cols, piece.fast));
     } else {
-      inner.array().rowwise() *= remove.transpose().array();
-      gemm<T>(-1, view_of(inner), Transpose::no, basis, Transpose::yes, view_of(panel));
+      panel.resize(rows, cols);
+      load_panel(piece.tensor, piece.fast, row, col, panel);
+      part = change_panel(piece, change, view_of(panel));
+      store_panel(panel, piece.tensor, piece.fast, row, col);
     }
-    norms.after += squared_norm(panel.data(), panel.size());
-    store_panel(panel, piece.tensor, piece.fast, on_left ? 0 : j, on_left ? j : 0);
+    norms.before += part.before;
+    norms.inside += part.inside;
+    norms.after += part.after;
   }
   return norms;
 }

@@ -174,12 +174,7 @@ class EigenBackend {
       fast_side ? panel.resize(tensor.fast(), count) : panel.resize(count, tensor.slow());
       detail::load_panel(tensor, tensor.fast(), fast_side ? 0 : j, fast_side ? j : 0, panel);
       scale_columns(detail::view_of(panel), std::vector<double>(static_cast<std::size_t>(panel.cols()), factor));
-      auto lower = detail::as_eigen(sum).template selfadjointView<Eigen::Lower>();
-      if (fast_side) {
-        lower.rankUpdate(panel);
-      } else {
-        lower.rankUpdate(panel.transpose());
-      }
+      detail::add_outer_lower(detail::view_of(std::as_const(panel)), fast_side, sum);
     }
   }
   /// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, as many as
@@ -196,6 +191,16 @@ class EigenBackend {
     return solver.eigenvalues().reverse();
   }
 
+  bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }
+  template <class T>
+  Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponent) const {
+    return detail::first_piece_beyond(pieces, exponent);
+  }
+  template <class T>
+  void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearChange> changes,
+               std::vector<PieceCoefficients>& measured, std::vector<PieceNorms>& norms) const {
+    detail::project(pieces, changes, measured, norms);
+  }
   template <class T>
   void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceCoefficients>& out) const {
     detail::coefficients(pieces, out);

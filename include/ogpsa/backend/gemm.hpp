@@ -3,6 +3,8 @@
 #include <Eigen/Core>
 #include <type_traits>
 
+#include "ogpsa/backend/gemm_kernel.hpp"
+#include "ogpsa/backend/host_memory.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 namespace ogpsa::detail {
@@ -28,43 +30,37 @@ MatrixView<const T> view_of(const Dense<T>& m) {
 
 enum class Transpose { no, yes };
 
-/// c <- c + alpha op(a) op(b). All dense products go through here: it keeps compilation short, since
-/// each combination of Eigen's expressions is compiled anew, and it is the place to put another GEMM.
-template <class T>
-void gemm(T alpha, MatrixView<const T> a, Transpose transpose_a, MatrixView<const T> b, Transpose transpose_b,
-          MatrixView<T> c) {
+/// c <- c + alpha op(a) op(b); c in the type of the operands or in double. Sums may be long (see gemm_kernel.hpp).
+template <class T, class S>
+void gemm(double alpha, MatrixView<const T> a, Transpose transpose_a, MatrixView<const T> b, Transpose transpose_b,
+          MatrixView<S> c) {
   if (a.empty() || b.empty()) return;
-  const auto left = as_eigen(a);
-  const auto right = as_eigen(b);
-  auto sum = as_eigen(c);
-  if (transpose_a == Transpose::yes) {
-    sum.noalias() += alpha * left.transpose() * right;
-  } else if (transpose_b == Transpose::yes) {
-    sum.noalias() += alpha * left * right.transpose();
-  } else {
-    sum.noalias() += alpha * left * right;
-  }
+  const auto operand = [](MatrixView<const T> m, Transpose transpose) -> GemmOperand<T> {
+    if (transpose == Transpose::yes) return {m.data, m.stride, 1};
+    return {m.data, 1, m.stride};
+  };
+  const Index k = transpose_a == Transpose::yes ? a.rows : a.cols;
+  GemmTask<T, S> task = {c.rows, c.cols,   k,       alpha,  operand(a, transpose_a), operand(b, transpose_b),
+                         c.data, c.stride, nullptr, nullptr};
+  const HostBuffer<T> packed_a(GemmKernel<T, S>::packed_a_size(task)), packed_b(GemmKernel<T, S>::packed_b_size(task));
+  task.packed_a = packed_a.data();
+  task.packed_b = packed_b.data();
+  run_best<GemmKernel<T, S>>(static_cast<const GemmTask<T, S>*>(&task));
 }
 
-/// op(a) b, where the sums are long: at most 64 terms (32 for double) are added in the arithmetic type, then pairwise
-/// in double. Even where all roundings go one way (constant data) the error stays below about 16 u.
+/// Lower triangle of c <- c + a a^T (or a^T a), in columns of blocks.
 template <class T>
-Eigen::MatrixXd long_product(MatrixView<const T> a, Transpose transpose_a, MatrixView<const T> b) {
-  const bool transposed = transpose_a == Transpose::yes;
-  constexpr Index most = sizeof(T) == 8 ? 32 : 64;
-  if (b.rows <= most) {
-    Dense<T> product = Dense<T>::Zero(transposed ? a.cols : a.rows, b.cols);
-    gemm<T>(1, a, transpose_a, b, Transpose::no, view_of(product));
-    return product.template cast<double>();
+void add_outer_lower(MatrixView<const T> a, bool a_first, MatrixView<T> c) {
+  constexpr Index width = GemmKernel<T, T>::height;
+  for (Index j = 0; j < c.cols; j += width) {
+    const Index count = std::min(width, c.cols - j);
+    const auto block = c.columns(j, count).row_range(j, c.rows - j);
+    if (a_first) {
+      gemm<T>(1, a.row_range(j, c.rows - j), Transpose::no, a.row_range(j, count), Transpose::yes, block);
+    } else {
+      gemm<T>(1, a.columns(j, c.rows - j), Transpose::yes, a.columns(j, count), Transpose::no, block);
+    }
   }
-  const Index half = (b.rows / 2 + most - 1) / most * most;
-  const auto part = [&](Index first, Index count) {
-    return long_product(transposed ? a.row_range(first, count) : a.columns(first, count), transpose_a,
-                        b.row_range(first, count));
-  };
-  Eigen::MatrixXd sum = part(0, half);
-  sum += part(half, b.rows - half);
-  return sum;
 }
 
 }  // namespace ogpsa::detail

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "ogpsa/backend/host_memory.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 namespace ogpsa {
@@ -30,7 +31,7 @@ class HostMatrix {
  private:
   Index rows_ = 0;
   Index cols_ = 0;
-  std::vector<T, Eigen::aligned_allocator<T>> values_;
+  std::vector<T, detail::HostAllocator<T>> values_;
 };
 
 }  // namespace ogpsa

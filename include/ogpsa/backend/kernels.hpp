@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
+#include "ogpsa/backend/instruction_set.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 /// \file
@@ -16,44 +18,105 @@ namespace ogpsa::detail {
 inline constexpr Index kLanes = 16;
 
 template <class T>
-T sum_lanes(T (&lanes)[kLanes]) {
+OGPSA_ALWAYS_INLINE T sum_lanes(T (&lanes)[kLanes]) {
   for (Index width = kLanes / 2; width > 0; width /= 2) {
     for (Index l = 0; l < width; ++l) lanes[l] += lanes[l + width];
   }
   return lanes[0];
 }
 
-/// sum_i a_i b_i over n elements. A lane adds at most 32 products in the arithmetic type, the rest is added in double:
-/// even where all roundings go one way (constant data) the error stays below 16 u.
+/// Lane sums of f(vector of a, vector of b) over n elements; what is left over at the end goes to the first lanes.
+template <class T>
+struct DotKernel {
+  /// A lane adds at most 32 products in the arithmetic type, the rest is added in double.
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static double run(const T* a, const T* b, Index n) {
+    using V = Vector<T, Bytes>;
+    using Unaligned = typename V::Unaligned;
+    constexpr Index vectors = kLanes / V::size;
+    constexpr Index chunk = 32 * kLanes;
+    double sum = 0;
+    for (Index begin = 0; begin < n; begin += chunk) {
+      const Index end = begin + chunk < n ? begin + chunk : n;
+      typename V::Type lanes[vectors] = {};
+      Index i = begin;
+      for (; i + kLanes <= end; i += kLanes) {
+#pragma GCC unroll 8
+        for (Index v = 0; v < vectors; ++v) {
+          lanes[v] += *reinterpret_cast<const Unaligned*>(a + i + v * V::size) *
+                      *reinterpret_cast<const Unaligned*>(b + i + v * V::size);
+        }
+      }
+      T last[kLanes];
+      std::memcpy(last, lanes, sizeof last);
+      for (Index l = 0; i + l < end; ++l) last[l] += a[i + l] * b[i + l];
+      sum += static_cast<double>(sum_lanes(last));
+    }
+    return sum;
+  }
+};
+
+/// sum_i a_i b_i over n elements. Even where all roundings go one way (constant data) the error stays below 16 u.
 template <class T>
 double dot(const T* a, const T* b, Index n) {
-  constexpr Index chunk = 32 * kLanes;
-  double sum = 0;
-  for (Index begin = 0; begin < n; begin += chunk) {
-    const Index end = std::min(n, begin + chunk);
-    T lanes[kLanes] = {};
-    Index i = begin;
-    for (; i + kLanes <= end; i += kLanes) {
-      for (Index l = 0; l < kLanes; ++l) lanes[l] += a[i + l] * b[i + l];
-    }
-    for (Index l = 0; l < std::min(end - i, kLanes); ++l) lanes[l] += a[i + l] * b[i + l];
-    sum += static_cast<double>(sum_lanes(lanes));
-  }
-  return sum;
+  return run_best<DotKernel<T>>(a, b, n);
 }
+
+/// Sums of squares in double, one lane for each number of `kLanes`.
+template <class T, int Bytes>
+struct SquareLanes {
+  using V = Vector<T, Bytes>;
+  using Wide = Vector<double, Bytes>;
+  typename Wide::Type lanes[kLanes / Wide::size] = {};
+
+  /// Adds the squares of the v-th vector of kLanes numbers. It is taken apart in registers: to read it back from memory
+  /// in halves, right after it was written, would wait for the store.
+  OGPSA_ALWAYS_INLINE void add(const typename V::Type& x, Index v) {
+    if constexpr (std::is_same_v<T, double>) {
+      lanes[v] += x * x;
+    } else {
+      constexpr auto half = std::make_integer_sequence<int, V::size / 2>();
+      add_part<0>(x, lanes[2 * v], half);
+      add_part<V::size / 2>(x, lanes[2 * v + 1], half);
+    }
+  }
+  template <int First, int... I>
+  OGPSA_ALWAYS_INLINE static void add_part(const typename V::Type& x, typename Wide::Type& lane,
+                                           std::integer_sequence<int, I...>) {
+    const auto wide = __builtin_convertvector(__builtin_shufflevector(x, x, (First + I)...), typename Wide::Type);
+    lane += wide * wide;
+  }
+  /// The sum of all, and of the squares of `count` < kLanes more numbers.
+  OGPSA_ALWAYS_INLINE double total(const T* rest, Index count) const {
+    double last[kLanes];
+    std::memcpy(last, lanes, sizeof last);
+    for (Index l = 0; l < count; ++l) last[l] += static_cast<double>(rest[l]) * static_cast<double>(rest[l]);
+    return sum_lanes(last);
+  }
+};
+
+template <class T>
+struct SquaredNormKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static double run(const T* x, Index n) {
+    using V = Vector<T, Bytes>;
+    SquareLanes<T, Bytes> squares;
+    Index i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+#pragma GCC unroll 8
+      for (Index v = 0; v < kLanes / V::size; ++v) {
+        const typename V::Type values = *reinterpret_cast<const typename V::Unaligned*>(x + i + v * V::size);
+        squares.add(values, v);
+      }
+    }
+    return squares.total(x + i, n - i);
+  }
+};
 
 /// sum_i x_i^2 in double, so that neither large nor tiny gradients leave the range of float.
 template <class T>
 double squared_norm(const T* x, Index n) {
-  double lanes[kLanes] = {};
-  Index i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (Index l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
-  }
-  for (Index l = 0; l < std::min(n - i, kLanes); ++l) {
-    lanes[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
-  }
-  return sum_lanes(lanes);
+  return run_best<SquaredNormKernel<T>>(x, n);
 }
 
 /// max_i |x_i|, for finite x.
@@ -72,15 +135,123 @@ T max_abs(const T* x, Index n) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-/// y <- y - a x
-template <class T>
-void subtract_scaled(T* y, T a, const T* x, Index n) {
-  for (Index i = 0; i < n; ++i) y[i] -= a * x[i];
+/// sum_i q_ik x_i for K columns q_k that lie `stride` apart, and sum_i x_i^2, in one pass; added to sums[0 .. K - 1]
+/// and sums[K]. Exact like `dot` and `squared_norm`.
+template <class T, int K>
+struct MeasureKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const T* q, Index stride, const T* x, Index n, double* sums) {
+    using V = Vector<T, Bytes>;
+    using Unaligned = typename V::Unaligned;
+    constexpr Index chunk = 32 * kLanes;
+    SquareLanes<T, Bytes> squares;
+    Index i = 0;
+    for (Index begin = 0; begin < n; begin += chunk) {
+      const Index end = begin + chunk < n ? begin + chunk : n;
+      typename V::Type lanes[K][kLanes / V::size] = {};
+      for (i = begin; i + kLanes <= end; i += kLanes) {
+#pragma GCC unroll 8
+        for (Index v = 0; v < kLanes / V::size; ++v) {
+          const typename V::Type values = *reinterpret_cast<const Unaligned*>(x + i + v * V::size);
+          squares.add(values, v);
+#pragma GCC unroll 4
+          for (Index k = 0; k < K; ++k) {
+            lanes[k][v] += values * *reinterpret_cast<const Unaligned*>(q + k * stride + i + v * V::size);
+          }
+        }
+      }
+      for (Index k = 0; k < K; ++k) {
+        T last[kLanes];
+        std::memcpy(last, lanes[k], sizeof last);
+        for (Index l = 0; i + l < end; ++l) last[l] += x[i + l] * q[k * stride + i + l];
+        sums[k] += static_cast<double>(sum_lanes(last));
+      }
+    }
+    sums[K] += squares.total(x + i, n - i);
+  }
+};
+
+/// y <- keep x - sum_k c_k q_k for K columns q_k that lie `stride` apart, in one pass; y may be x. Returns |y|^2.
+template <class T, int K>
+struct ChangeKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static double run(T keep, const T* c, const T* q, Index stride, const T* x, T* y, Index n) {
+    using V = Vector<T, Bytes>;
+    using Unaligned = typename V::Unaligned;
+    SquareLanes<T, Bytes> squares;
+    Index i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+#pragma GCC unroll 8
+      for (Index v = 0; v < kLanes / V::size; ++v) {
+        typename V::Type value = keep * *reinterpret_cast<const Unaligned*>(x + i + v * V::size);
+#pragma GCC unroll 4
+        for (Index k = 0; k < K; ++k) {
+          value -= c[k] * *reinterpret_cast<const Unaligned*>(q + k * stride + i + v * V::size);
+        }
+        *reinterpret_cast<Unaligned*>(y + i + v * V::size) = value;
+        squares.add(value, v);
+      }
+    }
+    for (Index j = i; j < n; ++j) {
+      T value = keep * x[j];
+      for (Index k = 0; k < K; ++k) value -= c[k] * q[k * stride + j];
+      y[j] = value;
+    }
+    return squares.total(y + i, n - i);
+  }
+};
+
+/// Calls f(the number of columns as a constant, first column) so that all of `columns` are covered, four, two or one at
+/// a time; with none, f(0, 0) once.
+template <class F>
+void in_groups_of_columns(Index columns, F&& f) {
+  Index k = 0;
+  if (columns == 0) f(std::integral_constant<int, 0>(), k);
+  for (; k + 4 <= columns; k += 4) f(std::integral_constant<int, 4>(), k);
+  if (k + 2 <= columns) {
+    f(std::integral_constant<int, 2>(), k);
+    k += 2;
+  }
+  if (k < columns) f(std::integral_constant<int, 1>(), k);
 }
+
+/// Conversion between storage and arithmetic types, rounding to nearest even.
+template <class S, class T>
+struct ConvertKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const S* from, T* to, Index n) {
+    Index i = 0;
+    if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) {
+      using V = Vector<std::uint32_t, Bytes>;
+      typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
+      typedef std::uint32_t Word __attribute__((vector_size(Bytes), aligned(4), may_alias));
+      for (; i + V::size <= n; i += V::size) {
+        const auto bits = __builtin_convertvector(*reinterpret_cast<const Half*>(from + i), typename V::Type);
+        *reinterpret_cast<Word*>(to + i) = bits << 16;
+      }
+    } else if constexpr (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>) {
+      using V = Vector<std::uint32_t, Bytes>;
+      typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
+      typedef std::uint32_t Word __attribute__((vector_size(Bytes), aligned(4), may_alias));
+      for (; i + V::size <= n; i += V::size) {
+        const typename V::Type bits = *reinterpret_cast<const Word*>(from + i);
+        const typename V::Type rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        const typename V::Type nan = ((bits >> 16) & 0x8000) | 0x7fc0;
+        const auto is_nan = (bits & 0x7fffffff) > 0x7f800000;
+        *reinterpret_cast<Half*>(to + i) = __builtin_convertvector(is_nan ? nan : rounded, Half);
+      }
+    }
+    for (; i < n; ++i) to[i] = static_cast<T>(from[i]);
+  }
+};
 
 template <class S, class T>
 void convert(const S* from, T* to, Index n) {
-  for (Index i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
+  if constexpr (std::is_same_v<S, T>) {
+    std::copy(from, from + n, to);
+  } else {
+    run_best<ConvertKernel<S, T>>(from, to, n);
+  }
 }
 
 /// Elements [begin, begin + n) of a tensor as `T`: in place when that is how they are stored, else through `buffer`.
@@ -100,38 +271,57 @@ void store(const T* values, Index n, TensorView tensor, Index begin) {
   visit_dtype(tensor.dtype, [&](auto* tag) { convert(values, static_cast<decltype(tag)>(tensor.data) + begin, n); });
 }
 
-/// Index of the first value with |x| >= 2^exponent, NaN or infinite, or -1. It reads the exponent's bits, so
-/// -ffast-math is no danger.
+/// Tells values by their exponent's bits, so -ffast-math is no danger.
 template <class S>
-Index find_beyond(const S* data, Index n, int exponent) {
+struct FindBeyondKernel {
   using Bits = std::conditional_t<sizeof(S) == 8, std::uint64_t,
                                   std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint16_t>>;
-  constexpr Bits mask = dtype_of<S>() == DType::float64    ? static_cast<Bits>(0x7ff0000000000000u)
-                        : dtype_of<S>() == DType::float32  ? static_cast<Bits>(0x7f800000u)
-                        : dtype_of<S>() == DType::bfloat16 ? static_cast<Bits>(0x7f80u)
-                                                           : static_cast<Bits>(0x7c00u);
-  constexpr Bits low = static_cast<Bits>(mask & (~mask + 1));
-  constexpr Bits sign = static_cast<Bits>(mask + low);
-  constexpr int infinite = static_cast<int>(mask / low);  // the exponent field of infinity and NaN
-  const int field = std::clamp(exponent + infinite / 2, 1, infinite);
-  // Adding this carries into the sign exactly where the exponent field is at least `field`.
-  const Bits gap = static_cast<Bits>(static_cast<Bits>(infinite + 1 - field) * low);
-  const auto carried = [data, gap](Index i) {
-    Bits bits;
-    std::memcpy(&bits, data + i, sizeof bits);
-    return static_cast<Bits>((bits & mask) + gap);
-  };
-  constexpr Index chunk = 4096;
-  for (Index begin = 0; begin < n; begin += chunk) {
-    const Index end = std::min(n, begin + chunk);
-    Bits any = 0;
-    for (Index i = begin; i < end; ++i) any = static_cast<Bits>(any | carried(i));
-    if (!(any & sign)) continue;
-    for (Index i = begin; i < end; ++i) {
-      if (carried(i) & sign) return i;
+  static constexpr Bits mask = dtype_of<S>() == DType::float64    ? static_cast<Bits>(0x7ff0000000000000u)
+                               : dtype_of<S>() == DType::float32  ? static_cast<Bits>(0x7f800000u)
+                               : dtype_of<S>() == DType::bfloat16 ? static_cast<Bits>(0x7f80u)
+                                                                  : static_cast<Bits>(0x7c00u);
+  static constexpr Bits low = static_cast<Bits>(mask & (~mask + 1));
+  static constexpr Bits sign = static_cast<Bits>(mask + low);
+  static constexpr int infinite = static_cast<int>(mask / low);  // the exponent field of infinity and NaN
+
+  /// `gap` carries into the sign exactly where the exponent field is too large.
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static Index run(const S* data, Index n, Bits gap) {
+    using V = Vector<Bits, Bytes>;
+    typedef Bits Unaligned __attribute__((vector_size(Bytes), aligned(alignof(S)), may_alias));
+    constexpr Index chunk = 4096;
+    for (Index begin = 0; begin < n; begin += chunk) {
+      const Index end = begin + chunk < n ? begin + chunk : n;
+      typename V::Type any = {};
+      Index i = begin;
+      for (; i + V::size <= end; i += V::size) {
+        any |= (*reinterpret_cast<const Unaligned*>(data + i) & mask) + gap;
+      }
+      Bits bits = 0;
+      for (Index l = 0; l < V::size; ++l) bits = static_cast<Bits>(bits | any[l]);
+      for (; i < end; ++i) bits = static_cast<Bits>(bits | carried(data[i], gap));
+      if (!(bits & sign)) continue;
+      for (i = begin; i < end; ++i) {
+        if (carried(data[i], gap) & sign) return i;
+      }
     }
+    return -1;
   }
-  return -1;
+  OGPSA_ALWAYS_INLINE static Bits carried(const S& value, Bits gap) {
+    Bits bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return static_cast<Bits>((bits & mask) + gap);
+  }
+};
+
+/// Index of the first value with |x| >= 2^exponent, NaN or infinite, or -1.
+template <class S>
+Index find_beyond(const S* data, Index n, int exponent) {
+  using Kernel = FindBeyondKernel<S>;
+  using Bits = typename Kernel::Bits;
+  const int field = std::clamp(exponent + Kernel::infinite / 2, 1, Kernel::infinite);
+  const Bits gap = static_cast<Bits>(static_cast<Bits>(Kernel::infinite + 1 - field) * Kernel::low);
+  return run_best<Kernel>(data, n, gap);
 }
 
 /// Index of the first value that is NaN or infinite, or -1.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <utility>
 #include <vector>
 
 #include "ogpsa/backend.hpp"
@@ -68,7 +69,8 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
       pa = as_eigen(a.row_range(first, count)).template cast<double>();
       if (!same) pb = as_eigen(b.row_range(first, count)).template cast<double>();
       product.setZero(a.cols, b.cols);
-      gemm<double>(1.0, view_of(pa), Transpose::yes, view_of(same ? pa : pb), Transpose::no, view_of(product));
+      gemm<double>(1.0, view_of(std::as_const(pa)), Transpose::yes, view_of(std::as_const(same ? pa : pb)),
+                   Transpose::no, view_of(product));
       parts[static_cast<std::size_t>(s)].add(product);
     });
   });
@@ -86,7 +88,7 @@ void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
       auto rows = as_eigen(a.row_range(first, count));
       panel = rows.template cast<double>();
       product.setZero(count, x.cols());
-      gemm<double>(1.0, view_of(panel), Transpose::no, view_of(x), Transpose::no, view_of(product));
+      gemm<double>(1.0, view_of(std::as_const(panel)), Transpose::no, view_of(x), Transpose::no, view_of(product));
       rows.leftCols(x.cols()) = product.template cast<T>();
     });
   });
@@ -103,7 +105,7 @@ void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::Matri
       auto rows = as_eigen(a.row_range(first, count));
       panel = as_eigen(q.row_range(first, count)).template cast<double>();
       product.setZero(count, c.cols());
-      gemm<double>(1.0, view_of(panel), Transpose::no, view_of(c), Transpose::no, view_of(product));
+      gemm<double>(1.0, view_of(std::as_const(panel)), Transpose::no, view_of(c), Transpose::no, view_of(product));
       rows = (rows.template cast<double>() - product).template cast<T>();
     });
   });

@@ -1,0 +1,124 @@
+/// \file
+/// One projection of a whole model of 135 million parameters, against what memory allows: (K + 2) n elements.
+
+#include <benchmark/benchmark.h>
+
+#include <cstring>
+#include <random>
+
+#include "model_shapes.hpp"
+
+using namespace ogpsa;
+
+namespace {
+
+/// Gradients of a model in one storage type, each tensor in memory of its own.
+template <class S>
+struct Gradients {
+  std::vector<std::vector<S>> memory;
+  std::vector<TensorView> views;
+
+  explicit Gradients(const std::vector<BlockSpec>& blocks) {
+    std::minstd_rand random(1);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    for (const auto& block : blocks) {
+      auto& values = memory.emplace_back(static_cast<std::size_t>(block.size()));
+      for (auto& value : values) value = static_cast<S>(uniform(random));
+      views.emplace_back(values.data(), dtype_of<S>(), block.rows, block.cols);
+    }
+  }
+};
+
+Index size_of(const std::vector<BlockSpec>& blocks) {
+  Index size = 0;
+  for (const auto& block : blocks) size += block.size();
+  return size;
+}
+
+/// Bytes that a projection has to read and write: each basis element and each gradient once, and the gradient back.
+template <class S>
+double needed_bytes(const std::vector<BlockSpec>& blocks, Index k) {
+  return static_cast<double>(size_of(blocks)) *
+         static_cast<double>(k * static_cast<Index>(sizeof(float)) + 2 * static_cast<Index>(sizeof(S)));
+}
+
+void report(benchmark::State& state, double bytes) {
+  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// Copies the model, tensor after tensor, on all threads: the bandwidth that all others are compared with.
+void copy(benchmark::State& state) {
+  const auto blocks = bench::llama_135m();
+  const Gradients<float> from(blocks);
+  Gradients<float> to(blocks);
+  for (auto _ : state) {
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      const Index n = blocks[b].size();
+#pragma omp parallel for
+      for (Index i = 0; i < n; i += 65536) {
+        std::memcpy(to.memory[b].data() + i, from.memory[b].data() + i,
+                    static_cast<std::size_t>(std::min<Index>(65536, n - i)) * sizeof(float));
+      }
+    }
+  }
+  report(state, needed_bytes<float>(blocks, 0));
+}
+BENCHMARK(copy)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+/// A projector whose blocks hold random subspaces of rank k.
+Projector<float> make_projector(const std::vector<BlockSpec>& blocks, Index k, bool known_finite) {
+  Projector<float> projector(blocks, {.projection = {.known_finite = known_finite}});
+  auto reference = projector.begin_refresh();
+  std::vector<ConstTensorView> views;
+  for (Index objective = 0; objective < k; ++objective) {
+    Gradients<float> gradients(blocks);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {  // another direction for each objective
+      std::rotate(gradients.memory[b].begin(), gradients.memory[b].begin() + 7 * objective, gradients.memory[b].end());
+    }
+    views.assign(gradients.views.begin(), gradients.views.end());
+    reference.add(objective, views, 1);
+  }
+  projector.finish_refresh(std::move(reference), 0);
+  return projector;
+}
+
+template <class S>
+void project(benchmark::State& state) {
+  const auto blocks = bench::llama_135m();
+  const Index k = state.range(0);
+  const auto projector = make_projector(blocks, k, state.range(1) != 0);
+  Gradients<S> gradients(blocks);
+  for (auto _ : state) projector.project_gradients(gradients.views);
+  report(state, needed_bytes<S>(blocks, k));
+}
+BENCHMARK(project<float>)
+    ->ArgNames({"K", "known_finite"})
+    ->ArgsProduct({{1, 2, 4, 8, 16}, {0, 1}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK(project<bfloat16>)
+    ->ArgNames({"K", "known_finite"})
+    ->ArgsProduct({{1, 2, 4, 8, 16}, {0, 1}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+/// g -= Q (Q^T g) as Eigen does it, tensor after tensor.
+void eigen(benchmark::State& state) {
+  const auto blocks = bench::llama_135m();
+  const Index k = state.range(0);
+  Gradients<float> gradients(blocks);
+  std::vector<Eigen::MatrixXf> bases;
+  for (const auto& block : blocks) bases.push_back(Eigen::MatrixXf::Constant(block.size(), k, 1e-3F));
+  for (auto _ : state) {
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      Eigen::Map<Eigen::VectorXf> g(gradients.memory[b].data(), blocks[b].size());
+      g.noalias() -= bases[b] * (bases[b].transpose() * g).eval();
+    }
+  }
+  report(state, needed_bytes<float>(blocks, k));
+}
+BENCHMARK(eigen)->ArgName("K")->Arg(1)->Arg(2)->Arg(8)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+}  // namespace
+
+BENCHMARK_MAIN();

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "ogpsa/backend/instruction_set.hpp"
+#include "ogpsa/tensor_view.hpp"
+
+/// \file
+/// C <- C + alpha A B by packed blocks and a register tile (Goto and van de Geijn 2008), in the best instruction set of
+/// the processor. Sums are exact enough for the numerical contract however long they are: at most 64 products are added
+/// in registers, at most 8 such sums in the arithmetic type, and those in the type of C.
+
+namespace ogpsa::detail {
+
+/// An operand of a product, in any order of its elements: element (i, j) is data[i * row + j * col].
+template <class T>
+struct GemmOperand {
+  const T* data;
+  Index row;
+  Index col;
+};
+
+/// C (column-major, `S` is T or double) <- C + alpha A B, A m x k, B k x n.
+template <class T, class S>
+struct GemmTask {
+  Index m, n, k;
+  double alpha;
+  GemmOperand<T> a, b;
+  S* c;
+  Index stride;
+  T* packed_a;  // see GemmKernel::run
+  T* packed_b;
+};
+
+template <class T, class S>
+struct GemmKernel {
+  static constexpr Index chain = 64;         // products that are added in registers
+  static constexpr Index depth = 8 * chain;  // of a block: B's strip of it stays in the first-level cache
+  static constexpr Index height = 192;       // of a block of A: it stays in the second-level cache
+  static constexpr Index width = 384;        // of a block of B
+
+  /// The register tile: two vectors high, as wide as there are registers for.
+  template <int Bytes>
+  static constexpr Index rows = 2 * Vector<T, Bytes>::size;
+  template <int Bytes>
+  static constexpr Index cols = Bytes == 64   ? 12
+                                : Bytes == 32 ? 6
+                                              : 4;
+
+  /// Numbers that a packed block may need, whatever the instruction set.
+  static Index packed_a_size(const GemmTask<T, S>& t) { return packed_size(t.m, height, rows<64>, t.k); }
+  static Index packed_b_size(const GemmTask<T, S>& t) { return packed_size(t.n, width, 12, t.k); }
+  static Index packed_size(Index lines, Index most, Index strip, Index k) {
+    return (std::min(lines, most) + strip) * std::min(k, depth);
+  }
+
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const GemmTask<T, S>* task) {
+    constexpr Index mr = rows<Bytes>, nr = cols<Bytes>;
+    const auto& t = *task;
+    for (Index p = 0; p < t.k; p += depth) {
+      const Index kc = std::min(depth, t.k - p);
+      for (Index j = 0; j < t.n; j += width) {
+        const Index nc = std::min(width, t.n - j);
+        pack<nr>(t.b.data + p * t.b.row + j * t.b.col, t.b.col, t.b.row, nc, kc, t.packed_b);
+        for (Index i = 0; i < t.m; i += height) {
+          const Index mc = std::min(height, t.m - i);
+          pack<mr>(t.a.data + i * t.a.row + p * t.a.col, t.a.row, t.a.col, mc, kc, t.packed_a);
+          multiply_block<Bytes>(t.packed_a, t.packed_b, mc, nc, kc, t.alpha, t.c + i + j * t.stride, t.stride);
+        }
+      }
+    }
+  }
+
+  /// Strips of `Width` lines of `kc` numbers: for each position along the sum, the numbers of all lines side by side.
+  /// `line` and `along` are the distances between lines and along one. Missing lines are zero.
+  template <Index Width>
+  OGPSA_ALWAYS_INLINE static void pack(const T* from, Index line, Index along, Index lines, Index kc, T* to) {
+    for (Index first = 0; first < lines; first += Width, to += Width * kc) {
+      const Index count = std::min(Width, lines - first);
+      const T* strip = from + first * line;
+      if (count < Width) std::fill(to, to + Width * kc, T(0));
+      if (line == 1 && count == Width) {
+        for (Index p = 0; p < kc; ++p) std::memcpy(to + p * Width, strip + p * along, sizeof(T) * Width);
+      } else {
+        for (Index l = 0; l < count; ++l) {
+          const T* numbers = strip + l * line;
+          for (Index p = 0; p < kc; ++p) to[p * Width + l] = numbers[p * along];
+        }
+      }
+    }
+  }
+
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void multiply_block(const T* a, const T* b, Index mc, Index nc, Index kc, double alpha,
+                                                 S* c, Index stride) {
+    constexpr Index mr = rows<Bytes>, nr = cols<Bytes>;
+    for (Index j = 0; j < nc; j += nr) {
+      for (Index i = 0; i < mc; i += mr) {
+        alignas(64) T tile[mr * nr];
+        multiply_tile<Bytes>(a + i * kc, b + j * kc, kc, tile);
+        const Index height_left = std::min(mr, mc - i), width_left = std::min(nr, nc - j);
+        for (Index l = 0; l < width_left; ++l) {
+          S* column = c + i + (j + l) * stride;
+          const T* sums = tile + l * mr;
+          if (height_left == mr) {
+            for (Index r = 0; r < mr; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
+          } else {
+            for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
+          }
+        }
+      }
+    }
+  }
+
+  /// tile (column-major) <- product of one strip of A and one of B.
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void multiply_tile(const T* a, const T* b, Index kc, T* tile) {
+    using V = typename Vector<T, Bytes>::Type;
+    constexpr Index nr = cols<Bytes>, size = Vector<T, Bytes>::size;
+    V* const sums = reinterpret_cast<V*>(tile);
+    for (Index begin = 0; begin < kc; begin += chain) {
+      const Index end = std::min(begin + chain, kc);
+      V upper[nr] = {}, lower[nr] = {};
+      for (Index p = begin; p < end; ++p) {
+        const V* const column = reinterpret_cast<const V*>(a + p * 2 * size);
+        const V top = column[0], bottom = column[1];
+        const T* const row = b + p * nr;
+#pragma GCC unroll 12
+        for (Index l = 0; l < nr; ++l) {
+          upper[l] += top * row[l];
+          lower[l] += bottom * row[l];
+        }
+      }
+#pragma GCC unroll 12
+      for (Index l = 0; l < nr; ++l) {
+        sums[2 * l] = begin == 0 ? upper[l] : sums[2 * l] + upper[l];
+        sums[2 * l + 1] = begin == 0 ? lower[l] : sums[2 * l + 1] + lower[l];
+      }
+    }
+  }
+};
+
+}  // namespace ogpsa::detail
