@@ -4,30 +4,14 @@
 #include <benchmark/benchmark.h>
 
 #include <cstring>
-#include <random>
 
+#include "gradients.hpp"
 #include "model_shapes.hpp"
 
 using namespace ogpsa;
+using bench::Gradients;
 
 namespace {
-
-/// Gradients of a model in one storage type, each tensor in memory of its own.
-template <class S>
-struct Gradients {
-  std::vector<std::vector<S>> memory;
-  std::vector<TensorView> views;
-
-  explicit Gradients(const std::vector<BlockSpec>& blocks) {
-    std::minstd_rand random(1);
-    std::uniform_real_distribution<float> uniform(-1, 1);
-    for (const auto& block : blocks) {
-      auto& values = memory.emplace_back(static_cast<std::size_t>(block.size()));
-      for (auto& value : values) value = static_cast<S>(uniform(random));
-      views.emplace_back(values.data(), dtype_of<S>(), block.rows, block.cols);
-    }
-  }
-};
 
 Index size_of(const std::vector<BlockSpec>& blocks) {
   Index size = 0;

@@ -110,7 +110,8 @@ Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<Projectio
   if (unit.form != Form::both) {
     eigenvalues = unit.has_input() ? relative(unit.input, unit.input_scale) : relative(unit.output, unit.output_scale);
   } else {
-    eigenvalues = relative(unit.input, unit.input_scale) * relative(unit.output, unit.output_scale).transpose();
+    eigenvalues = small_product(relative(unit.input, unit.input_scale),
+                                Eigen::MatrixXd(relative(unit.output, unit.output_scale).transpose()));
     const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
     if (!row_major) eigenvalues.transposeInPlace();
   }
@@ -129,8 +130,9 @@ void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) 
   Index rank = 0;
   while (rank < svd.s.size() && svd.s(rank) > smallest * svd.s(0)) ++rank;
   const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
-  unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
-  unit.restricted_objectives = roots.asDiagonal() * (svd.u.leftCols(rank).transpose() * subspace.objectives());
+  unit.restriction = scaled(Eigen::VectorXd::Ones(svd.u.rows()), svd.u.leftCols(rank), roots.cwiseInverse());
+  unit.restricted_objectives = scaled(roots, small_transposed_product(svd.u.leftCols(rank), subspace.objectives()),
+                                      Eigen::VectorXd::Ones(subspace.objectives().cols()));
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.

@@ -87,7 +87,7 @@ inline NonnegativeLeastSquares active_set_method(const Eigen::MatrixXd& unit, co
   ActiveSet set(unit, b);
   std::vector<char> refused(static_cast<std::size_t>(unit.cols()), 0);
   const auto strongest = [&] {
-    const Eigen::VectorXd pull = unit.transpose() * set.residual();
+    const Eigen::VectorXd pull = small_transposed_product(unit, set.residual());
     Eigen::Index best = -1;
     for (Eigen::Index j = 0; j < unit.cols(); ++j) {
       if (set.has(j) || refused[static_cast<std::size_t>(j)] || !(pull(j) > tolerance)) continue;

@@ -50,9 +50,9 @@ inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gra
   const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
   if (!(norms.minCoeff() > 0)) return std::nullopt;
   const Eigen::VectorXd inverse = norms.cwiseInverse();
-  Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
-  scaled.diagonal().array() += shift;
-  auto factor = upper_cholesky(scaled);
+  Eigen::MatrixXd equilibrated = scaled(inverse, gram, inverse);
+  equilibrated.diagonal().array() += shift;
+  auto factor = upper_cholesky(equilibrated);
   if (factor) *factor *= norms.asDiagonal();
   return factor;
 }
@@ -64,7 +64,7 @@ bool cholesky_qr_pass(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& 
   const auto factor = cholesky_factor(gram, shift);
   if (!factor) return false;
   backend.multiply(h, inverse_upper(*factor));
-  r = *factor * r;
+  r = small_product(*factor, r);
   return true;
 }
 
@@ -118,8 +118,8 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
   const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
   if (gram.size() == 0 || !(norms.minCoeff() > 0)) return 0;
   const Eigen::VectorXd inverse = norms.cwiseInverse();
-  const Eigen::MatrixXd scaled = inverse.asDiagonal() * gram * inverse.asDiagonal();
-  const Eigen::VectorXd eigenvalues = small_svd(scaled).s;  // singular values of a positive semidefinite matrix
+  const Eigen::VectorXd eigenvalues =
+      small_svd(scaled(inverse, gram, inverse)).s;  // singular values of a positive semidefinite matrix
   return eigenvalues(gram.rows() - 1) / eigenvalues(0);
 }
 
@@ -128,7 +128,7 @@ inline double equilibrated_condition(const Eigen::MatrixXd& r) {
   if (r.size() == 0) return 1;
   const Eigen::VectorXd norms = r.colwise().norm();
   if (!all_finite(norms) || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
-  const Eigen::VectorXd s = small_svd(r * norms.cwiseInverse().asDiagonal()).s;
+  const Eigen::VectorXd s = small_svd(scaled(Eigen::VectorXd::Ones(r.rows()), r, norms.cwiseInverse())).s;
   return s(0) / s(r.cols() - 1);
 }
 
@@ -161,7 +161,7 @@ DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, 
   }
   const auto factor = cholesky_factor(gram, shift);
   if (!factor) throw_breakdown(name, h.rows, h.cols, passes);
-  r = *factor * r;
+  r = small_product(*factor, r);
   // Beyond its condition Cholesky may go through and leave an inaccurate R.
   if (!(equilibrated_condition(r) <= (shifted ? 1e13 : 1e8))) throw_breakdown(name, h.rows, h.cols, passes);
   return {h.cols, std::move(r), inverse_upper(*factor)};

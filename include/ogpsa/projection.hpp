@@ -186,10 +186,10 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, 
     drop_rounding(objectives, *unit.objective_norms, default_relative_tolerance<T>(objectives.rows()));
   }
   // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
-  const Eigen::MatrixXd c = whole ? inner : Eigen::MatrixXd(unit.restriction.transpose() * inner);
+  const Eigen::MatrixXd c = whole ? inner : small_transposed_product(unit.restriction, inner);
   result.norm_inside = c.squaredNorm();
   PieceChange change = decide(unit, c, objectives);
-  if (!whole) change.remove = unit.restriction * change.remove;
+  if (!whole) change.remove = small_product(unit.restriction, change.remove);
   return change;
 }
 

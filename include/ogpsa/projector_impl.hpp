@@ -273,7 +273,8 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   };
   PieceCoefficients now = inner();
   const bool whole = euclidean.restriction.size() == 0;
-  const double inside = whole ? now.inner.norm() : (euclidean.restriction.transpose() * now.inner).norm();
+  const double inside =
+      whole ? now.inner.norm() : detail::small_transposed_product(euclidean.restriction, now.inner).norm();
   ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), inside,
                           detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
   if (unit.flat.rank() == 0) return result;
@@ -294,7 +295,7 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
   Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
   scale = (scale.array() > 0).select(scale.cwiseInverse(), 0.0);
-  const Eigen::MatrixXd equilibrated = scale.asDiagonal() * gram * scale.asDiagonal();
+  const Eigen::MatrixXd equilibrated = detail::scaled(scale, gram, scale);
   // A badly scaled metric may need a second round before Q^T D is zero to rounding.
   const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
   std::vector<PieceNorms> norms;

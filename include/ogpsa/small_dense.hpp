@@ -16,6 +16,36 @@
 
 namespace ogpsa::detail {
 
+// Eigen's own product would be compiled anew, with all its blocking, for each kind of operand.
+
+/// a b
+inline Eigen::MatrixXd small_product(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
+  Eigen::MatrixXd c = Eigen::MatrixXd::Zero(a.rows(), b.cols());
+  for (Eigen::Index j = 0; j < b.cols(); ++j) {
+    for (Eigen::Index p = 0; p < b.rows(); ++p) {
+      for (Eigen::Index i = 0; i < a.rows(); ++i) c(i, j) += a(i, p) * b(p, j);
+    }
+  }
+  return c;
+}
+
+/// a^T b
+inline Eigen::MatrixXd small_transposed_product(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
+  Eigen::MatrixXd c(a.cols(), b.cols());
+  for (Eigen::Index j = 0; j < b.cols(); ++j) {
+    for (Eigen::Index i = 0; i < a.cols(); ++i) c(i, j) = a.col(i).dot(b.col(j));
+  }
+  return c;
+}
+
+/// diag(rows) a diag(cols)
+inline Eigen::MatrixXd scaled(const Eigen::VectorXd& rows, Eigen::MatrixXd a, const Eigen::VectorXd& cols) {
+  for (Eigen::Index j = 0; j < a.cols(); ++j) {
+    for (Eigen::Index i = 0; i < a.rows(); ++i) a(i, j) = rows(i) * a(i, j) * cols(j);
+  }
+  return a;
+}
+
 /// A = U diag(s) V^T with r = min(rows, cols); s descending, U and V with orthonormal columns also where s is zero.
 struct SmallSvd {
   Eigen::MatrixXd u;

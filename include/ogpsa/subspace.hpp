@@ -57,10 +57,10 @@ class Subspace {
     const auto svd = detail::small_svd(coordinates);
     const Index k = select_rank(svd.s, dimension(), tolerance, rank);
     const Eigen::MatrixXd rotation = svd.u.leftCols(k);
-    rotate(gradients, qr.rank, qr.pending * rotation);
+    rotate(gradients, qr.rank, detail::small_product(qr.pending, rotation));
     basis_ = std::move(gradients);
     singular_values_ = svd.s.head(k);
-    objectives_ = rotation.transpose() * coordinates;
+    objectives_ = detail::small_transposed_product(rotation, coordinates);
     objective_norms_ = std::move(columns.norms);
   }
 
@@ -120,7 +120,9 @@ class Subspace {
     Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
-    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const { return r * factors.asDiagonal(); }
+    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const {
+      return detail::scaled(Eigen::VectorXd::Ones(r.rows()), r, factors);
+    }
   };
 
   Columns prepare(Matrix& gradients, const EstimateOptions& options) const;
@@ -219,12 +221,13 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis.view().columns(k, qr.rank));
   const Eigen::MatrixXd r = rotate(basis, k + qr.rank, rotation);
   // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
-  const Eigen::MatrixXd turn = rotation * detail::inverse_upper(r);
+  const Eigen::MatrixXd turn = detail::small_product(rotation, detail::inverse_upper(r));
   Eigen::MatrixXd old = Eigen::MatrixXd::Zero(k + qr.rank, objectives_.cols());
   if (old.size() > 0) old.topRows(k) = objectives_;
   basis_ = std::move(basis);
   singular_values_ = svd.s.head(kept);
-  set_objectives(turn.transpose() * old, turn.transpose() * coordinates, prepared.norms, objectives);
+  set_objectives(detail::small_transposed_product(turn, old), detail::small_transposed_product(turn, coordinates),
+                 prepared.norms, objectives);
 }
 
 template <class T, class B>

@@ -89,7 +89,7 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   for (Index i = begin; i < end; i += kGranule) {
     const Index n = std::min(kGranule, end - i);
     const T* x = load<T>(piece.tensor, i, n, buffer);
-    double square = 0;
+    double square = rank == 0 ? squared_norm(x, n) : 0.0;
     in_groups_of_columns(rank, [&](auto count, Index k) {
       double sums[count + 1] = {};
       run_best<MeasureKernel<T, count>>(piece.left.data + k * piece.left.stride + i, piece.left.stride, x, n, sums);
@@ -162,6 +162,8 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
     }
     T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
+    if (piece.left.cols == 0)
+      square = run_best<ChangeKernel<T, 0>>(static_cast<T>(change.keep), x, x, Index{0}, x, y, n);
     in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
       const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
       square = run_best<ChangeKernel<T, count>>(keep, remove.data() + k, piece.left.data + k * piece.left.stride + i,
@@ -249,11 +251,12 @@ Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponen
   const auto tasks = make_tasks(pieces);
   std::vector<char> beyond(tasks.size());
   parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const auto& [p, begin, end] = tasks[static_cast<std::size_t>(i)];
-    const Index across = pieces[p].slow == 1 ? 1 : pieces[p].left.cols == 0 ? pieces[p].slow : pieces[p].fast;
-    visit_dtype(pieces[p].tensor.dtype, [&](auto* tag) {
-      const auto* data = static_cast<decltype(tag)>(pieces[p].tensor.data);
-      beyond[static_cast<std::size_t>(i)] = find_beyond(data + begin * across, (end - begin) * across, exponent) >= 0;
+    const PieceTask& task = tasks[static_cast<std::size_t>(i)];
+    const auto& piece = pieces[task.piece];
+    const Index across = piece.slow == 1 ? 1 : piece.left.cols == 0 ? piece.slow : piece.fast;
+    visit_dtype(piece.tensor.dtype, [&](auto* tag) {
+      const auto* data = static_cast<decltype(tag)>(piece.tensor.data) + task.begin * across;
+      beyond[static_cast<std::size_t>(i)] = find_beyond(data, (task.end - task.begin) * across, exponent) >= 0;
     });
   });
   const auto found = std::find(beyond.begin(), beyond.end(), 1);

@@ -202,11 +202,10 @@ struct ChangeKernel {
 };
 
 /// Calls f(the number of columns as a constant, first column) so that all of `columns` are covered, four, two or one at
-/// a time; with none, f(0, 0) once.
+/// a time.
 template <class F>
 void in_groups_of_columns(Index columns, F&& f) {
   Index k = 0;
-  if (columns == 0) f(std::integral_constant<int, 0>(), k);
   for (; k + 4 <= columns; k += 4) f(std::integral_constant<int, 4>(), k);
   if (k + 2 <= columns) {
     f(std::integral_constant<int, 2>(), k);
