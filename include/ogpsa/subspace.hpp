@@ -216,15 +216,14 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   const Index kept = rank ? select_rank(svd.s, dimension(), default_relative_tolerance<T>(k + p), *rank) : found;
   const Eigen::MatrixXd rotation = svd.u.leftCols(kept);
 
-  Matrix basis = basis_;
-  basis.resize_columns(k + qr.rank);
-  if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis.view().columns(k, qr.rank));
-  const Eigen::MatrixXd r = rotate(basis, k + qr.rank, rotation);
+  // In place: all that may fail is behind us, but for a lack of memory, which leaves the basis as it was.
+  basis_.resize_columns(k + qr.rank);
+  if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis_.view().columns(k, qr.rank));
+  const Eigen::MatrixXd r = rotate(basis_, k + qr.rank, rotation);
   // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
   const Eigen::MatrixXd turn = detail::small_product(rotation, detail::inverse_upper(r));
   Eigen::MatrixXd old = Eigen::MatrixXd::Zero(k + qr.rank, objectives_.cols());
   if (old.size() > 0) old.topRows(k) = objectives_;
-  basis_ = std::move(basis);
   singular_values_ = svd.s.head(kept);
   set_objectives(detail::small_transposed_product(turn, old), detail::small_transposed_product(turn, coordinates),
                  prepared.norms, objectives);

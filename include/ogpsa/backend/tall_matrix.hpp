@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
+#include "ogpsa/backend/column_kernels.hpp"
 #include "ogpsa/backend/gemm.hpp"
 #include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
@@ -55,6 +56,28 @@ void for_each_panel(const Segments& segments, Index s, Index cols, F&& f) {
   for (Index i = segments.begin(s); i < segments.end(s); i += panel) f(i, std::min(panel, segments.end(s) - i));
 }
 
+/// `product` <- a^T b of one panel, the lower triangle only where both are the same.
+template <class T>
+void panel_dots(MatrixView<const T> a, MatrixView<const T> b, bool same, Eigen::MatrixXd& product) {
+  double dots[kColumns * kColumns];
+  const auto columns = [](MatrixView<const T> m, Index first, const T** to) {  // the last ones again for missing ones
+    for (Index i = 0; i < kColumns; ++i) to[i] = m.data + std::min(first + i, m.cols - 1) * m.stride;
+  };
+  for (Index j = 0; j < b.cols; j += kColumns) {
+    const T* right[kColumns];
+    columns(b, j, right);
+    for (Index i = same ? j : 0; i < a.cols; i += kColumns) {
+      const T* left[kColumns];
+      columns(a, i, left);
+      run_best<DotsKernel<T>>(static_cast<const T* const*>(left), static_cast<const T* const*>(right), a.rows,
+                              static_cast<double*>(dots));
+      for (Index l = 0; l < std::min(kColumns, b.cols - j); ++l) {
+        for (Index r = 0; r < std::min(kColumns, a.cols - i); ++r) product(i + r, j + l) = dots[r + kColumns * l];
+      }
+    }
+  }
+}
+
 /// a^T b (a.cols x b.cols)
 template <class T>
 Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
@@ -63,33 +86,54 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
   const Segments segments = row_segments(a.rows);
   std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
-  parallel_for(segments.count, [&](Index s) {
-    Eigen::MatrixXd pa, pb, product;
+  parallel_for(segments.count, (a.cols + b.cols) * a.rows >= kWorthThreads, [&](Index s) {
+    Eigen::MatrixXd product = Eigen::MatrixXd::Zero(a.cols, b.cols);
     for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
-      pa = as_eigen(a.row_range(first, count)).template cast<double>();
-      if (!same) pb = as_eigen(b.row_range(first, count)).template cast<double>();
-      product.setZero(a.cols, b.cols);
-      gemm<double>(1.0, view_of(std::as_const(pa)), Transpose::yes, view_of(std::as_const(same ? pa : pb)),
-                   Transpose::no, view_of(product));
+      panel_dots(a.row_range(first, count), b.row_range(first, count), same, product);
       parts[static_cast<std::size_t>(s)].add(product);
     });
   });
   for (const auto& part : parts) total.add(part);
-  return total.value();
+  Eigen::MatrixXd result = total.value();
+  for (Index j = 0; same && j < b.cols; ++j) {
+    for (Index i = 0; i < j; ++i) result(i, j) = result(j, i);
+  }
+  return result;
+}
+
+/// to <- base + a x on a panel of rows; without a base (null), a x.
+template <class T>
+void combine(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<const T> base, MatrixView<T> to) {
+  for (Index j = 0; j < x.cols();) {
+    const auto take = [&](auto columns) {
+      const CombineTask<T> task = {a.data,      a.stride,
+                                   a.cols,      x.data() + j * x.rows(),
+                                   x.rows(),    base.data == nullptr ? nullptr : base.data + j * base.stride,
+                                   base.stride, to.data + j * to.stride,
+                                   to.stride,   to.rows};
+      run_best<CombineKernel<T, columns>>(&task);
+      j += columns;
+    };
+    if (x.cols() - j >= kColumns) {
+      take(std::integral_constant<int, kColumns>());
+    } else {
+      take(std::integral_constant<int, 1>());
+    }
+  }
 }
 
 /// First x.cols() columns of a <- a x
 template <class T>
 void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
   const Segments segments = row_segments(a.rows);
-  parallel_for(segments.count, [&](Index s) {
-    Eigen::MatrixXd panel, product;
+  parallel_for(segments.count, a.cols * a.rows >= kWorthThreads, [&](Index s) {
+    Dense<T> product;
     for_each_panel<T>(segments, s, a.cols + x.cols(), [&](Index first, Index count) {
-      auto rows = as_eigen(a.row_range(first, count));
-      panel = rows.template cast<double>();
-      product.setZero(count, x.cols());
-      gemm<double>(1.0, view_of(std::as_const(panel)), Transpose::no, view_of(x), Transpose::no, view_of(product));
-      rows.leftCols(x.cols()) = product.template cast<T>();
+      product.resize(count, x.cols());
+      combine<T>(a.row_range(first, count), x, {}, view_of(product));
+      for (Index j = 0; j < x.cols(); ++j) {
+        std::copy(product.col(j).data(), product.col(j).data() + count, a.data + j * a.stride + first);
+      }
     });
   });
 }
@@ -98,15 +142,12 @@ void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
 template <class T>
 void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) {
   if (q.cols == 0) return;
+  const Eigen::MatrixXd x = -c;
   const Segments segments = row_segments(a.rows);
-  parallel_for(segments.count, [&](Index s) {
-    Eigen::MatrixXd panel, product;
+  parallel_for(segments.count, (a.cols + q.cols) * a.rows >= kWorthThreads, [&](Index s) {
     for_each_panel<T>(segments, s, a.cols + q.cols, [&](Index first, Index count) {
-      auto rows = as_eigen(a.row_range(first, count));
-      panel = as_eigen(q.row_range(first, count)).template cast<double>();
-      product.setZero(count, c.cols());
-      gemm<double>(1.0, view_of(std::as_const(panel)), Transpose::no, view_of(c), Transpose::no, view_of(product));
-      rows = (rows.template cast<double>() - product).template cast<T>();
+      const MatrixView<T> rows = a.row_range(first, count);
+      combine<T>(q.row_range(first, count), x, rows, rows);
     });
   });
 }

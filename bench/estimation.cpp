@@ -1,0 +1,87 @@
+/// \file
+/// Estimation of a subspace from a tall matrix (n x m) and its update by one column, against Eigen's decompositions.
+
+#include <benchmark/benchmark.h>
+
+#include <Eigen/Dense>
+
+#include "ogpsa/ogpsa.hpp"
+
+using namespace ogpsa;
+
+namespace {
+
+/// Standard normal columns, from few of them: random numbers would take longer than what is measured.
+Eigen::MatrixXf tall_matrix(Index n, Index m) {
+  Eigen::MatrixXf a(n, m);
+  const Eigen::VectorXf base = Eigen::VectorXf::Random(n + 977 * m);
+  for (Index j = 0; j < m; ++j) a.col(j) = base.segment(977 * j, n);
+  return a;
+}
+
+void report(benchmark::State& state) {
+  const double bytes = static_cast<double>(state.range(0) * state.range(1)) * sizeof(float);
+  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void estimate_subspace(benchmark::State& state) {
+  const Eigen::MatrixXf a = tall_matrix(state.range(0), state.range(1));
+  double error = 0;
+  for (auto _ : state) {
+    const auto subspace = estimate(a);
+    state.PauseTiming();
+    const auto q = subspace.basis();
+    const Eigen::MatrixXd gram = EigenBackend().gram(q, q);
+    error = (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
+    state.ResumeTiming();
+  }
+  report(state);
+  state.counters["orthogonality"] = error;
+}
+
+void eigen_householder(benchmark::State& state) {
+  const Eigen::MatrixXf a = tall_matrix(state.range(0), state.range(1));
+  for (auto _ : state) {
+    const Eigen::HouseholderQR<Eigen::MatrixXf> qr(a);
+    Eigen::MatrixXf q = qr.householderQ() * Eigen::MatrixXf::Identity(a.rows(), a.cols());
+    benchmark::DoNotOptimize(q.data());
+  }
+  report(state);
+}
+
+void eigen_svd(benchmark::State& state) {
+  const Eigen::MatrixXf a = tall_matrix(state.range(0), state.range(1));
+  for (auto _ : state) {
+    const Eigen::BDCSVD<Eigen::MatrixXf> svd(a, Eigen::ComputeThinU | Eigen::ComputeThinV);
+    benchmark::DoNotOptimize(svd.matrixU().data());
+  }
+  report(state);
+}
+
+/// One more column into a subspace of rank m, with forgetting, truncated back to m.
+void update_by_one(benchmark::State& state) {
+  const Index n = state.range(0), m = state.range(1);
+  const Eigen::MatrixXf a = tall_matrix(n, m + 1);
+  auto subspace = estimate(a.leftCols(m).eval());
+  HostMatrix<float> column(n, 1);
+  std::copy(a.col(m).data(), a.col(m).data() + n, column.data());
+  for (auto _ : state) subspace.update(HostMatrix<float>(column), 0.9, {.max_rank = m});
+  report(state);
+}
+
+}  // namespace
+
+#define OGPSA_TALL(function)                                         \
+  BENCHMARK(function)                                                \
+      ->ArgNames({"n", "m"})                                         \
+      ->Args({100000, 2})->Args({100000, 8})->Args({100000, 32})     \
+      ->Args({1000000, 2})->Args({1000000, 8})->Args({1000000, 32})  \
+      ->Args({10000000, 8})                                          \
+      ->Unit(benchmark::kMillisecond)                                \
+      ->UseRealTime()
+OGPSA_TALL(estimate_subspace);
+OGPSA_TALL(eigen_householder);
+OGPSA_TALL(eigen_svd);
+OGPSA_TALL(update_by_one);
+
+BENCHMARK_MAIN();

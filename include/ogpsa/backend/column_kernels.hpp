@@ -1,0 +1,110 @@
+#pragma once
+
+#include <algorithm>
+
+#include "ogpsa/backend/instruction_set.hpp"
+#include "ogpsa/tensor_view.hpp"
+
+/// \file
+/// Products of a few columns with a few others, in double whatever the columns' type, four by four in registers.
+
+namespace ogpsa::detail {
+
+/// Columns that are taken at a time on each side of a product.
+inline constexpr Index kColumns = 4;
+
+/// sums[i + 4 j] <- sum over n rows of a_i b_j, for four columns each.
+template <class T>
+struct DotsKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const T* const* a, const T* const* b, Index n, double* sums) {
+    using V = Vector<double, Bytes>;
+    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+    const T *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3];
+    typename V::Type lanes[kColumns][kColumns] = {};
+    Index r = 0;
+    for (; r + V::size <= n; r += V::size) {
+      const typename V::Type x[kColumns] = {
+          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a0 + r), typename V::Type),
+          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a1 + r), typename V::Type),
+          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a2 + r), typename V::Type),
+          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a3 + r), typename V::Type)};
+#pragma GCC unroll 4
+      for (Index j = 0; j < kColumns; ++j) {
+        const auto y = __builtin_convertvector(*reinterpret_cast<const Narrow*>(b[j] + r), typename V::Type);
+#pragma GCC unroll 4
+        for (Index i = 0; i < kColumns; ++i) lanes[j][i] += x[i] * y;
+      }
+    }
+    for (Index j = 0; j < kColumns; ++j) {
+      for (Index i = 0; i < kColumns; ++i) {
+        double sum = 0;
+        for (Index l = 0; l < V::size; ++l) sum += lanes[j][i][l];
+        for (Index rest = r; rest < n; ++rest) sum += static_cast<double>(a[i][rest]) * static_cast<double>(b[j][rest]);
+        sums[i + kColumns * j] = sum;
+      }
+    }
+  }
+};
+
+/// to_j <- T(base_j + sum_k x[k + stride_x j] a_k) over n rows, for up to four columns j; without a base, it is zero.
+/// Columns of a, of base and of `to` lie `stride_*` apart.
+template <class T>
+struct CombineTask {
+  const T* a;
+  Index stride_a, count;
+  const double* x;
+  Index stride_x;
+  const T* base;
+  Index stride_base;
+  T* to;
+  Index stride_to, n;
+};
+
+template <class T, int Columns>
+struct CombineKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const CombineTask<T>* task) {
+    using V = Vector<double, Bytes>;
+    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+    const CombineTask<T> t = *task;
+    Index r = 0;
+    for (; r + 2 * V::size <= t.n; r += 2 * V::size) {
+      typename V::Type upper[Columns] = {}, lower[Columns] = {};
+      if (t.base != nullptr) {
+#pragma GCC unroll 4
+        for (Index j = 0; j < Columns; ++j) {
+          const auto* base = reinterpret_cast<const Narrow*>(t.base + j * t.stride_base + r);
+          upper[j] = __builtin_convertvector(base[0], typename V::Type);
+          lower[j] = __builtin_convertvector(base[1], typename V::Type);
+        }
+      }
+      for (Index k = 0; k < t.count; ++k) {
+        const auto* column = reinterpret_cast<const Narrow*>(t.a + k * t.stride_a + r);
+        const auto top = __builtin_convertvector(column[0], typename V::Type);
+        const auto bottom = __builtin_convertvector(column[1], typename V::Type);
+#pragma GCC unroll 4
+        for (Index j = 0; j < Columns; ++j) {
+          upper[j] += top * t.x[k + j * t.stride_x];
+          lower[j] += bottom * t.x[k + j * t.stride_x];
+        }
+      }
+#pragma GCC unroll 4
+      for (Index j = 0; j < Columns; ++j) {
+        auto* to = reinterpret_cast<Narrow*>(t.to + j * t.stride_to + r);
+        to[0] = __builtin_convertvector(upper[j], Narrow);
+        to[1] = __builtin_convertvector(lower[j], Narrow);
+      }
+    }
+    for (; r < t.n; ++r) {
+      for (Index j = 0; j < Columns; ++j) {
+        double sum = t.base != nullptr ? static_cast<double>(t.base[j * t.stride_base + r]) : 0.0;
+        for (Index k = 0; k < t.count; ++k)
+          sum += static_cast<double>(t.a[k * t.stride_a + r]) * t.x[k + j * t.stride_x];
+        t.to[j * t.stride_to + r] = static_cast<T>(sum);
+      }
+    }
+  }
+};
+
+}  // namespace ogpsa::detail
