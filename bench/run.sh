@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, measures ours and the peers one after the other, and prints one table.
+#
+#   bench/run.sh [FOLDER]      FOLDER (build/bench-results) gets the measurements; 12 GB of memory are needed
+#
+# Timings mean something only on a machine that does nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. cmake/setup.sh
+folder=${1:-build/bench-results}
+mkdir -p "$folder"
+install_packages g++ cmake ninja-build libeigen3-dev libbenchmark-dev python3-venv
+stage "bench configure" cmake --preset default -B build/bench "${cmake_options[@]}" -DOGPSA_BUILD_TESTS=OFF \
+  -DOGPSA_BUILD_EXAMPLES=OFF -DOGPSA_BUILD_BENCH=ON
+stage "bench build" cmake --build build/bench -j "$jobs"
+peers_folder=${XDG_CACHE_HOME:-$HOME/.cache}/ogpsa/bench-peers
+get_peers() {
+  [ -e "$peers_folder/done" ] && return
+  python3 -m venv "$peers_folder" && "$peers_folder/bin/pip" install numpy scikit-learn torch && touch "$peers_folder/done"
+}
+stage "peers" get_peers
+for program in projection structured estimation; do
+  stage "measure $program" "build/bench/bench/bench_$program" --benchmark_out="$folder/$program.json"
+done
+measure_peers() { "$peers_folder/bin/python" bench/peers.py >"$folder/peers.jsonl"; }
+stage "measure peers" measure_peers
+python3 bench/table.py "$folder" | tee "$folder/table.md"

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""table.py FOLDER: one table of what bench/run.sh measured, with ratios against the limit and the peers of the same run."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+ours, peers = {}, {}
+for path in sorted(folder.glob("*.json")):
+    for row in json.loads(path.read_text())["benchmarks"]:
+        name = row["name"].replace("/real_time", "")
+        ours[name] = min(ours.get(name, float("inf")), row["real_time"])
+rates = {}
+for path in sorted(folder.glob("*.json")):
+    for row in json.loads(path.read_text())["benchmarks"]:
+        name = row["name"].replace("/real_time", "")
+        for unit in ("GB/s", "GFLOP/s"):
+            if unit in row:
+                rates[name] = max(rates.get(name, 0), row[unit])
+for line in (folder / "peers.jsonl").read_text().splitlines():
+    row = json.loads(line)
+    peers[row["name"]] = row["milliseconds"]
+
+
+def table(title, header, rows):
+    print(f"\n{title}\n")
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def ms(value):
+    return f"{value:.3g} ms"
+
+
+copy = rates["copy"]
+rows = []
+for name in ours:
+    match = re.fullmatch(r"project<(float|bfloat16)>/K:(\d+)/known_finite:(\d)", name)
+    if not match:
+        continue
+    dtype, k, finite = match.groups()
+    published = peers.get(f"published arithmetic, PyTorch/K:{k}") if dtype == "float" else None
+    plain = peers.get(f"g - Q (Q^T g), PyTorch/K:{k}") if dtype == "float" else None
+    eigen = ours.get(f"eigen/K:{k}") if dtype == "float" else None
+    rows.append([dtype, k, "yes" if finite == "1" else "no", ms(ours[name]), f"{100 * rates[name] / copy:.0f} %"]
+                + [f"{peer / ours[name]:.1f}" if peer else "" for peer in (published, plain, eigen)])
+table(f"Projection of 135 million parameters; copying them reaches {copy:.0f} GB/s",
+      ["gradients", "K", "known finite", "time", "of the copy rate", "published, PyTorch: times our time",
+       "g - Q (Q^T g), PyTorch", "Eigen"], rows)
+
+rows = []
+product = rates["product"]
+for name in ours:
+    match = re.fullmatch(r"project<(float|bfloat16), Form::(\w+)>/share:(\d+)", name)
+    if match:
+        dtype, form, share = match.groups()
+        peer = peers.get(f"D - (D M) M^T, PyTorch torch.{dtype.replace('float', 'float32') if dtype == 'float' else dtype}/share:{share}")
+        rows.append([dtype, form, share + " %", ms(ours[name]), f"{100 * rates[name] / product:.0f} %",
+                     f"{peer / ours[name]:.2f}" if peer and form == "input" else ""])
+torch_rate = 2 * 2048**3 / peers["product 2048, PyTorch float32"] * 1e-6
+table(f"Structured projection of its matrices; one large product of ours reaches {product:.0f} GFLOP/s, of PyTorch's "
+      f"{torch_rate:.0f}, of Eigen's {rates['eigen_product']:.0f}",
+      ["gradients", "side", "share", "time", "of our product's rate", "PyTorch: times our time"], rows)
+
+rows = []
+for name in ours:
+    match = re.fullmatch(r"(estimate_subspace|update_by_one)/n:(\d+)/m:(\d+)", name)
+    if not match:
+        continue
+    what, n, m = match.groups()
+    others = {peer.split("/")[0]: time for peer, time in peers.items() if peer.endswith(f"/n:{n}/m:{m}")}
+    others |= {other: ours[f"{other}/n:{n}/m:{m}"] for other in ("eigen_householder", "eigen_svd")
+               if f"{other}/n:{n}/m:{m}" in ours}
+    update = what == "update_by_one"
+    chosen = {o: t for o, t in others.items() if ("IncrementalPCA" in o) == update}
+    rows.append([what, n, m, ms(ours[name]), ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in chosen.items())])
+table("Tall matrices in float", ["", "n", "m", "time", "others: times our time"], rows)
