@@ -82,6 +82,15 @@ void add_protection_options(CLI::App& app, ProtectionOptions& o, RunOptions& opt
 
 }  // namespace
 
+void add_model_options(CLI::App& app, const char* group, std::filesystem::path& model, std::filesystem::path& adapter) {
+  add(app, group, "model_name_or_path", model,
+      "Folder of a Hugging Face checkpoint, or of an adapter whose adapter_config.json names one")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  add(app, group, "adapter", adapter, "Folder of a LoRA adapter of that checkpoint, as PEFT saves it")
+      ->check(CLI::ExistingDirectory);
+}
+
 void add_text_options(CLI::App& app, TextOptions& o) {
   const char* group = "Text";
   add(app, group, "chat_template", o.chat_template, "llama3.1, qwen2.5, smollm2 or none; empty: by the model's own");
@@ -111,9 +120,7 @@ void add_evaluation_options(CLI::App& app, EvaluationOptions& o) {
 
 void add_run_options(CLI::App& app, RunOptions& o) {
   app.set_config("--config", "", "TOML file with any of these options");
-  add(app, "Run", "model_name_or_path", o.model, "Folder of a Hugging Face checkpoint")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  add_model_options(app, "Run", o.model, o.adapter);
   add(app, "Run", "output_dir", o.output_dir, "The same command again goes on with it")->required();
   add(app, "Run", "seed", o.seed, "Order of the rows, and which are drawn");
   add(app, "Run", "dtype", o.dtype, "Of the saved weights: float32, bfloat16, float16; empty: as the checkpoint");
@@ -131,7 +138,8 @@ void add_run_options(CLI::App& app, RunOptions& o) {
   add(app, "DPO", "label_smoothing", o.loss.label_smoothing, "")->check(CLI::Range(0.0, 0.499));
   add_training_options(app, o.sft.train);
   add_protection_options(app, o.sft.protection, o);
-  add(app, "LoRA", "lora_r", o.lora.lora_r, "Rank; 0: all weights are trained")->check(CLI::NonNegativeNumber);
+  add(app, "LoRA", "lora_r", o.lora.lora_r, "Rank of new adapters; 0: all weights are trained")
+      ->check(CLI::NonNegativeNumber);
   add(app, "LoRA", "lora_alpha", o.lora.lora_alpha, "")->check(CLI::PositiveNumber);
   add(app, "LoRA", "lora_target_modules", o.lora.lora_target_modules, "");
   add_text_options(app, o.text);

@@ -3,30 +3,31 @@
 #include "app/command_line.hpp"
 #include "app/commands.hpp"
 #include "app/evaluation.hpp"
+#include "hugging_face/adapter.hpp"
 #include "hugging_face/pretrained.hpp"
 #include "train/checkpoint.hpp"
 
 int align::evaluate_command(int argc, char** argv) {
-  std::filesystem::path folder, output;
+  std::filesystem::path folder, adapter, output;
   TextOptions text;
   EvaluationOptions options;
   bool bf16 = false;
   CLI::App app("Evaluates a Hugging Face checkpoint and prints the numbers as JSON.", "ogpsa_align evaluate");
   app.set_config("--config", "", "TOML file with any of these options");
-  app.add_option("--model_name_or_path", folder, "Folder of a Hugging Face checkpoint")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  add_model_options(app, "Model", folder, adapter);
   app.add_option("--output", output, "File for the numbers, beside the terminal");
   app.add_flag("--bf16", bf16, "Matrix products in bfloat16");
   add_text_options(app, text);
   add_evaluation_options(app, options);
   CLI11_PARSE(app, argc, argv);
   const auto log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
-  const DatasetLoader loader(folder, text, log);
+  const auto found = find_model(folder, adapter);
+  const DatasetLoader loader(found.base, text, log);
   const Evaluation evaluation(loader, options);
   if (evaluation.empty())
     throw ogpsa::InvalidArgument("there is nothing to evaluate on; give --eval_loss or another file");
-  auto model = load_pretrained(folder);
+  auto model = load_pretrained(found.base);
+  if (!found.adapter.empty()) load_adapter(model, found.adapter);
   model->computation.bf16 = bf16;
   const auto result = evaluation(model, [&](const auto& file) { log("evaluating " + file); });
   fmt::print("{}\n", result.dump(2));

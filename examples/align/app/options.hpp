@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model/lora.hpp"
 #include "train/dpo.hpp"
 #include "train/options.hpp"
 #include "train/protection.hpp"
@@ -36,13 +37,6 @@ struct EvaluationOptions {
   std::int64_t exact_match_tokens = 256;  ///< of an answer to a question
 };
 
-struct LoraOptions {
-  std::int64_t lora_r = 0;  ///< 0: all weights are trained
-  double lora_alpha = 16;
-  std::vector<std::string> lora_target_modules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                                  "gate_proj", "up_proj", "down_proj"};
-};
-
 /// One stage: SFT or DPO.
 struct StageSettings {
   Paths dataset;            ///< empty: the stage is left out
@@ -54,7 +48,9 @@ struct StageSettings {
 };
 
 struct RunOptions {
-  std::filesystem::path model, output_dir;
+  std::filesystem::path model;    ///< a checkpoint, or an adapter that names one
+  std::filesystem::path adapter;  ///< in PEFT's layout, to go on with; empty: none
+  std::filesystem::path output_dir;
   TextOptions text;
   StageSettings sft, dpo;
   DpoOptions loss;

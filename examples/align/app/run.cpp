@@ -7,7 +7,6 @@
 #include "app/settings.hpp"
 #include "hugging_face/adapter.hpp"
 #include "hugging_face/pretrained.hpp"
-#include "model/lora.hpp"
 #include "report/report.hpp"
 #include "terminal/progress.hpp"
 #include "terminal/stop.hpp"
@@ -69,10 +68,30 @@ json timing_of(const fs::path& metrics) {
           {"fraction_removed", removed / steps}};
 }
 
+/// With the folders of the checkpoint and of its adapter, if any, which says what is trained.
+RunOptions with_model_found(RunOptions o) {
+  const auto found = find_model(o.model, o.adapter);
+  o.model = found.base;
+  o.adapter = found.adapter;
+  if (o.adapter.empty()) return o;
+  const auto lora = adapter_options(o.adapter);
+  const auto require = [&](const char* option, const auto& given, const auto& otherwise, const auto& own) {
+    if (given == otherwise || given == own) return;
+    throw ogpsa::InvalidArgument(fmt::format("the adapter '{}' has another {}; leave --{} out, or train a new adapter",
+                                             o.adapter.string(), option, option));
+  };
+  const LoraOptions none;
+  require("lora_r", o.lora.lora_r, none.lora_r, lora.lora_r);
+  require("lora_alpha", o.lora.lora_alpha, none.lora_alpha, lora.lora_alpha);
+  require("lora_target_modules", o.lora.lora_target_modules, none.lora_target_modules, lora.lora_target_modules);
+  o.lora = lora;
+  return o;
+}
+
 }  // namespace
 
 AlignmentRun::AlignmentRun(RunOptions options)
-    : options_(std::move(options)),
+    : options_(with_model_found(std::move(options))),
       loader_(options_.model, options_.text, [this](const std::string& line) { log(line); }) {
   if (!options_.sft.dataset.empty()) stages_.push_back({"sft", options_.sft, false});
   if (!options_.dpo.dataset.empty()) stages_.push_back({"dpo", options_.dpo, true});
@@ -102,11 +121,9 @@ void AlignmentRun::execute(const std::atomic<bool>& stop) {
                  "give another --output_dir, or the old options to go on with it");
   auto model = load_pretrained(options_.model);
   model->computation = {options_.bf16, options_.gradient_checkpointing};
+  if (!options_.adapter.empty()) load_adapter(model, options_.adapter);
   evaluate_base(model);
-  if (options_.lora.lora_r > 0) {
-    add_adapters(model, options_.lora.lora_r, options_.lora.lora_alpha, options_.lora.lora_target_modules,
-                 options_.seed);
-  }
+  if (options_.adapter.empty() && options_.lora.lora_r > 0) add_adapters(model, options_.lora, options_.seed);
   for (const auto& stage : stages_) execute(stage, model, stop);
   write_summary();
   for (const auto& stage : stages_) fs::remove(options_.output_dir / stage.name / "final.pt");
@@ -200,9 +217,8 @@ void AlignmentRun::train(const Stage& stage, Trainer& trainer, const std::atomic
 void AlignmentRun::save_model(const Stage& stage, CausalLm& model) const {
   const auto folder = options_.output_dir / stage.name / "model";
   const auto dtype = options_.dtype.empty() ? configured_dtype(options_.model) : dtype_of(options_.dtype);
-  const auto& lora = options_.lora;
-  if (lora.lora_r > 0) {
-    save_adapter(model, folder, options_.model.string(), lora.lora_r, lora.lora_alpha, lora.lora_target_modules, dtype);
+  if (options_.lora.lora_r > 0) {
+    save_adapter(model, folder, options_.model.string(), options_.lora, dtype);
   } else {
     save_pretrained(model, options_.model, folder, dtype);
   }

@@ -1,60 +1,13 @@
 #include "hugging_face/config.hpp"
 
-#include <nlohmann/json.hpp>
 #include <ogpsa/error.hpp>
-#include <set>
+
+#include "hugging_face/fields.hpp"
 
 namespace align {
 namespace {
 
 using Json = nlohmann::json;
-
-/// The fields of one JSON object, of which each has to be asked for or declared harmless.
-class Fields {
- public:
-  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    if (!json.is_object()) throw ogpsa::InvalidArgument(where_ + " is not a JSON object");
-  }
-
-  bool has(const char* name) {
-    known_.insert(name);
-    return json_.contains(name) && !json_.at(name).is_null();
-  }
-  template <class T>
-  T get(const char* name) {
-    if (!has(name)) fail(std::string("has no '") + name + "'");
-    try {
-      return json_.at(name).get<T>();
-    } catch (const Json::exception&) {
-      fail(std::string("'") + name + "' is " + json_.at(name).dump() + ", which is of the wrong type");
-    }
-  }
-  template <class T>
-  T get(const char* name, T otherwise) {
-    return has(name) ? get<T>(name) : otherwise;
-  }
-  const Json& at(const char* name) const { return json_.at(name); }
-  /// A field for which we do one thing only.
-  void require(const char* name, const Json& value) {
-    if (has(name) && json_.at(name) != value) {
-      fail(std::string("'") + name + "' is " + json_.at(name).dump() + "; only " + value.dump() + " is supported");
-    }
-  }
-  void ignore(std::initializer_list<const char*> names) { known_.insert(names.begin(), names.end()); }
-  void finish() const {
-    for (const auto& [name, value] : json_.items()) {
-      if (known_.count(name) > 0) continue;
-      fail("has the unknown field '" + name + "' = " + value.dump() +
-           "; if it does not change what the model computes, take it out");
-    }
-  }
-  [[noreturn]] void fail(const std::string& what) const { throw ogpsa::InvalidArgument(where_ + ": " + what); }
-
- private:
-  const Json& json_;
-  std::string where_;
-  std::set<std::string> known_;
-};
 
 void read_rope_scaling(ModelConfig& config, const Json& json, const std::string& where) {
   Fields fields(json, where);

@@ -119,23 +119,30 @@ Weights map_weights(const std::filesystem::path& folder) {
   return weights;
 }
 
-void load_weights(CausalLm& model, const Weights& weights, const std::string& where) {
+void copy_weights(const Weights& from, const Weights& to, const std::string& where) {
   const torch::NoGradGuard no_grad;
-  const auto parameters = model->named_parameters();
   const auto fail = [&](const std::string& what) { throw ogpsa::FileError("'" + where + "': " + what); };
-  for (const auto& item : parameters) {
-    const auto found = weights.find(item.key());
-    if (found == weights.end()) fail("tensor '" + item.key() + "' is missing");
-    if (found->second.sizes() == item.value().sizes()) continue;
-    fail(fmt::format("tensor '{}' is {}, but by config.json it should be {}", item.key(), shape_text(found->second),
-                     shape_text(item.value())));
+  for (const auto& [name, tensor] : to) {
+    const auto found = from.find(name);
+    if (found == from.end()) fail("tensor '" + name + "' is missing");
+    if (found->second.sizes() == tensor.sizes()) continue;
+    fail(fmt::format("tensor '{}' is {}, but by the configuration it should be {}", name, shape_text(found->second),
+                     shape_text(tensor)));
   }
-  for (const auto& [name, tensor] : weights) {
-    const bool tied = model->config().tie_word_embeddings && name == "lm_head.weight";
-    const bool derived = name.ends_with(".rotary_emb.inv_freq");  // old checkpoints; config.json says the same
-    if (!parameters.contains(name) && !tied && !derived) fail("tensor '" + name + "' is not one of this architecture");
+  for (const auto& [name, tensor] : from) {
+    if (to.count(name) == 0) fail("tensor '" + name + "' has no place in the model that the configuration describes");
   }
-  for (const auto& item : parameters) item.value().copy_(weights.at(item.key()));
+  for (const auto& [name, tensor] : to) torch::Tensor(tensor).copy_(from.at(name));
+}
+
+void load_weights(CausalLm& model, Weights weights, const std::string& where) {
+  Weights parameters;
+  for (const auto& item : model->named_parameters()) parameters[item.key()] = item.value();
+  std::erase_if(weights, [&](const auto& tensor) {
+    const bool tied = model->config().tie_word_embeddings && tensor.first == "lm_head.weight";
+    return tied || tensor.first.ends_with(".rotary_emb.inv_freq");  // old checkpoints; config.json says the same
+  });
+  copy_weights(weights, parameters, where);
 }
 
 void write_safetensors(const std::filesystem::path& file, const Weights& weights, torch::ScalarType dtype) {

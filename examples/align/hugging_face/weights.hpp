@@ -23,10 +23,12 @@ Weights map_safetensors(const std::filesystem::path& file);
 /// The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists.
 Weights map_weights(const std::filesystem::path& folder);
 
-/// Copies weights into the model, in its data type. Where embeddings are tied, an `lm_head.weight` is left out.
-/// \throws ogpsa::FileError naming a tensor that is missing, not known, or of another shape; the model is then as it
-/// was
-void load_weights(CausalLm& model, const Weights& weights, const std::string& where);
+/// Copies tensors to those of the same names, in the data type of these. \param where  the file, for errors
+/// \throws ogpsa::FileError naming a tensor that is missing, has no counterpart, or is of another shape; nothing is
+/// then copied
+void copy_weights(const Weights& from, const Weights& to, const std::string& where);
+/// The same for all parameters of a model. Where embeddings are tied, an `lm_head.weight` is left out.
+void load_weights(CausalLm& model, Weights weights, const std::string& where);
 
 /// Writes tensors in `dtype`, to one file.
 void write_safetensors(const std::filesystem::path& file, const Weights& weights, torch::ScalarType dtype);

@@ -160,7 +160,7 @@ TEST_CASE("a folder belongs to one set of options; what cannot be is said before
   CHECK(!std::filesystem::exists(without.output_dir));
 }
 
-TEST_CASE("the adapter of a LoRA run, and replay, train") {
+TEST_CASE("the adapter of a LoRA run, and replay, train, and the adapter is gone on with") {
   const Project project;
   auto options = project.options("lora", "plain");
   options.lora.lora_r = 2;
@@ -171,6 +171,22 @@ TEST_CASE("the adapter of a LoRA run, and replay, train") {
   const auto saved = map_safetensors(options.output_dir / "sft" / "model" / "adapter_model.safetensors");
   CHECK(saved.size() == 2 * 7 * 2);
   CHECK(read(options.output_dir / "sft" / "model" / "adapter_config.json").at("r") == 2);
+
+  // It goes on from the adapter, which names its base.
+  auto further = options;
+  further.model = options.output_dir / "sft" / "model";
+  further.output_dir = project / "further";
+  further.lora = {};
+  run_to_the_end(further);
+  const auto start = read(further.output_dir / "base.json"),
+             end = read(options.output_dir / "sft" / "result.json").at("evaluation");
+  CHECK(start.at("general_loss") == end.at("general_loss"));
+  const auto trained = map_safetensors(further.output_dir / "sft" / "model" / "adapter_model.safetensors");
+  REQUIRE(trained.size() == saved.size());
+  for (const auto& [name, tensor] : saved) CHECK(!torch::equal(trained.at(name), tensor));
+  auto other_rank = further;
+  other_rank.lora.lora_r = 3;
+  CHECK_THROWS_WITH_AS(run_to_the_end(other_rank), doctest::Contains("lora_r"), ogpsa::InvalidArgument);
 }
 
 TEST_CASE("the loss of a preference is on the last answers alone") {

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "hugging_face/adapter.hpp"
 #include "hugging_face/config.hpp"
 #include "hugging_face/pretrained.hpp"
 #include "tests/support.hpp"
@@ -124,4 +125,70 @@ TEST_CASE("a checkpoint that does not fit is an error that names the tensor, and
   CHECK_THROWS_WITH_AS(load_pretrained(target.path()), Contains("config.json"), ogpsa::FileError);
   std::filesystem::remove(target.path() / "out" / "model.safetensors");
   CHECK_THROWS_WITH_AS(load_pretrained(target.path() / "out"), Contains("model.safetensors"), ogpsa::FileError);
+}
+
+TEST_CASE("an adapter comes back on its base: the same logits, rank-stabilised or not") {
+  const TemporaryFolder folder;
+  const LoraOptions options{.lora_r = 4, .lora_alpha = 6, .lora_target_modules = {"q_proj", "down_proj"}};
+  auto model = tiny_model(3);
+  add_adapters(model, options, 1);
+  for (auto& [name, tensor] : adapter_parameters(model)) {
+    const torch::NoGradGuard no_grad;
+    torch::Tensor(tensor).normal_(0, 0.3);
+  }
+  save_adapter(model, folder.path(), "base", options, torch::kFloat32);
+  const auto saved = map_safetensors(folder.path() / "adapter_model.safetensors");
+  CHECK(saved.size() == 2 * 2 * 2);
+  CHECK(saved.count("base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight") == 1);
+  const auto logits = [](CausalLm& m) { return m->logits(m->hidden(torch::arange(1, 12).unsqueeze(0))); };
+  const auto loaded = [&] {
+    auto base = tiny_model(3);
+    CHECK(largest_difference(logits(base), logits(model)) > 1e-2);
+    load_adapter(base, folder.path());
+    return base;
+  };
+  auto back = loaded();
+  CHECK(torch::equal(logits(back), logits(model)));
+  for (const auto& item : back->named_parameters()) {
+    CHECK(item.value().requires_grad() == (item.key().find("lora_") != std::string::npos));
+  }
+  auto config = nlohmann::json::parse(read(folder.path() / "adapter_config.json"));
+  config.update({{"use_rslora", true}, {"lora_alpha", 3}});  // 3 / sqrt(4) = 6 / 4
+  write_file(folder.path() / "adapter_config.json", config.dump());
+  back = loaded();
+  CHECK(torch::equal(logits(back), logits(model)));
+}
+
+TEST_CASE("an adapter that does not fit, or is more than LoRA, is an error that says how") {
+  const TemporaryFolder folder, nothing;
+  const LoraOptions options{.lora_r = 2, .lora_target_modules = {"v_proj"}};
+  auto model = tiny_model(3);
+  add_adapters(model, options, 1);
+  save_adapter(model, folder.path(), "somewhere/else", options, torch::kBFloat16);
+  const auto config = nlohmann::json::parse(read(folder.path() / "adapter_config.json"));
+  const auto refused = [&](const nlohmann::json& change, const char* what) {
+    CAPTURE(change.dump());
+    auto changed = config;
+    changed.update(change);
+    write_file(folder.path() / "adapter_config.json", changed.dump());
+    auto base = tiny_model(3);
+    CHECK_THROWS_WITH_AS(load_adapter(base, folder.path()), Contains(what), ogpsa::Error);
+  };
+  refused({{"r", 3}}, "v_proj.lora_A.weight' is 2 x 16, but by the configuration it should be 3 x 16");
+  refused({{"target_modules", {"v_proj", "k_proj"}}}, "k_proj.lora_A.weight' is missing");
+  refused({{"target_modules", {"k_proj"}}}, "k_proj.lora_A.weight' is missing");
+  refused({{"target_modules", {"w_pack"}}}, "w_pack");
+  refused({{"target_modules", ".*_proj"}}, ".*_proj");
+  refused({{"use_dora", true}}, "use_dora");
+  refused({{"rank_pattern", {{"q_proj", 8}}}}, "rank_pattern");
+  refused({{"modules_to_save", {"lm_head"}}}, "modules_to_save");
+  refused({{"init_lora_weights", "pissa"}}, "pissa");
+  refused({{"peft_type", "IA3"}}, "IA3");
+  refused({{"r", nullptr}}, "'r'");
+  write_file(folder.path() / "adapter_config.json", config.dump());
+  CHECK_THROWS_WITH_AS(find_model(folder.path(), {}), Contains("somewhere/else"), ogpsa::InvalidArgument);
+  CHECK_THROWS_WITH_AS(find_model(folder.path(), folder.path()), Contains("one of them"), ogpsa::InvalidArgument);
+  CHECK(find_model(nothing.path(), folder.path()).adapter == folder.path());
+  std::filesystem::remove(folder.path() / "adapter_model.safetensors");
+  CHECK_THROWS_WITH_AS(load_adapter(model, folder.path()), Contains("adapter_model.safetensors"), ogpsa::FileError);
 }
