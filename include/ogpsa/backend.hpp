@@ -87,6 +87,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
                            ConstTensorView tensor, double weight,
                            std::vector<PieceCoefficients>& coefficients, std::vector<PieceNorms>& norms) {
   // Memory
+  { b.template matrix<T>(Index{}, Index{}) } -> std::same_as<typename B::template Matrix<T>>;  // zeros
   { owned.view() } -> std::convertible_to<MatrixView<T>>;
   owned.resize_columns(Index{});                           // keeps what is there
   b.copy(q, a);                                            // a <- q

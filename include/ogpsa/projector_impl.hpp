@@ -115,7 +115,7 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Unit& unit, typename 
   const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
   if (reference.collect == Collect::batch) {
     if (!streaming) return std::move(sums.batches);
-    typename B::template Matrix<T> columns(unit.dimension, sums.batches.rank());
+    auto columns = backend_.template matrix<T>(unit.dimension, sums.batches.rank());
     backend_.copy(sums.batches.basis(), columns.view());
     const auto& values = sums.batches.singular_values();
     backend_.scale_columns(columns.view(),
@@ -279,7 +279,7 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
                           detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
   if (unit.flat.rank() == 0) return result;
   // Z = P^-1 Q, one unit at a time.
-  typename B::template Matrix<T> scaled(unit.dimension, unit.flat.rank());
+  auto scaled = backend_.template matrix<T>(unit.dimension, unit.flat.rank());
   backend_.copy(unit.flat.basis(), scaled.view());
   auto pieces = euclidean.pieces;
   for (std::size_t i = 0, p = 0; i < unit.blocks.size(); ++i) {
@@ -343,7 +343,7 @@ template <class T, class B>
 ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
                                                   std::span<const TensorView> after,
                                                   std::span<const ConstTensorView> metric) const {
-  typename B::template Matrix<T> step(unit.dimension, 1);
+  auto step = backend_.template matrix<T>(unit.dimension, 1);
   std::vector<TensorView> views(blocks_.size());
   const auto rows = [&](std::size_t i) {
     return step.view().row_range(unit.offsets[i], blocks_[unit.blocks[i]].size());

@@ -39,7 +39,7 @@ class ReferenceCollector {
     for (const auto& unit : units_) {
       Sums sums;
       const auto& first = blocks_[unit.blocks.front()];
-      if (unit.form == Form::flat) sums.flat = typename B::template Matrix<T>(unit.dimension, 0);
+      if (unit.form == Form::flat) sums.flat = backend_.template matrix<T>(unit.dimension, 0);
       if (unit.form == Form::flat) sums.batches = Subspace<T, B>(unit.dimension, backend);
       if (unit.has_input()) sums.input = KroneckerFactor<T, B>(first.cols, options.structured, backend);
       if (unit.has_output()) sums.output = KroneckerFactor<T, B>(first.rows, options.structured, backend);
@@ -163,7 +163,7 @@ void ReferenceCollector<T, B>::add_unit(std::size_t u, Index objective, std::spa
     return;
   }
   const bool per_batch = options_.collect == Collect::batch;
-  typename B::template Matrix<T> batch(unit.dimension, per_batch ? 1 : 0);
+  auto batch = backend_.template matrix<T>(unit.dimension, per_batch ? 1 : 0);
   if (!per_batch && sums.flat.cols() <= objective) sums.flat.resize_columns(objective + 1);
   const MatrixView<T> column = per_batch ? batch.view() : sums.flat.view().columns(objective, 1);
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {

@@ -123,7 +123,7 @@ struct StateAccess {
     }
     if (entry.shape[0] > entry.shape[1])
       throw FileError("ogpsa: saved tensor '" + name + "' has more columns than rows");
-    Matrix m(rows, static_cast<Index>(entry.shape[0]));
+    Matrix m = backend.template matrix<T>(rows, static_cast<Index>(entry.shape[0]));
     std::vector<T> column(static_cast<std::size_t>(rows));
     for (Index j = 0; j < m.cols(); ++j) {
       reader.read<T>(name, static_cast<std::uint64_t>(j * rows), column);

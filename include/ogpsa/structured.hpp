@@ -63,7 +63,7 @@ class KroneckerFactor {
   KroneckerFactor(Index dimension, const StructuredOptions& options, B backend = {})
       : backend_(std::move(backend)), dimension_(dimension), dense_(dimension <= options.dense_limit) {
     if (dense_) {
-      moment_ = Matrix(dimension, dimension);
+      moment_ = backend_.template matrix<T>(dimension, dimension);
     } else {
       stream_ = Subspace<T, B>(dimension, backend_);
       kept_ = options.rank;
@@ -131,7 +131,7 @@ class KroneckerFactor {
     const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
     Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
     if (rank.max_rank > 0) most = std::min(most, rank.max_rank);
-    Matrix vectors(dimension_, most);
+    Matrix vectors = backend_.template matrix<T>(dimension_, most);
     const Eigen::VectorXd eigenvalues = backend_.eigenvectors(MatrixView<const T>(moment_.view()), vectors.view());
     const Eigen::VectorXd singular = eigenvalues.cwiseMax(0.0).cwiseSqrt();
     // Eigenvalues are known to u times the largest: half of the digits of the singular values.
@@ -155,7 +155,7 @@ class KroneckerFactor {
       backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1),
                           {old.moment_.data(), dtype_of<T>(), 1, dimension_ * dimension_}, theirs);
     } else {
-      Matrix columns(dimension_, old.stream_.rank());
+      Matrix columns = backend_.template matrix<T>(dimension_, old.stream_.rank());
       backend_.copy(old.stream_.basis(), columns.view());
       const Eigen::VectorXd values = gamma * old.stream_.singular_values();
       backend_.scale_columns(columns.view(),
@@ -178,19 +178,17 @@ class KroneckerFactor {
 
   void choose_exponent(double largest) { exponent_ = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0; }
   double dense_trace() const {
+    std::vector<T> diagonal(static_cast<std::size_t>(dimension_));
+    backend_.to_host(MatrixView<const T>(moment_.data(), 1, dimension_, dimension_ + 1), std::span<T>(diagonal));
     double sum = 0;
-    T value{};
-    for (Index i = 0; i < dimension_; ++i) {
-      backend_.to_host(MatrixView<const T>(moment_.data() + i * dimension_ + i, 1, 1), std::span<T>(&value, 1));
-      sum += static_cast<double>(value);
-    }
+    for (const T value : diagonal) sum += static_cast<double>(value);
     return sum;
   }
   void fold(ConstTensorView g, bool fast_side, double weight) {
     const Index across = fast_side ? g.slow() : g.fast();
     for (Index first = 0; first < across; first += fold_columns) {
       const Index count = std::min(fold_columns, across - first);
-      Matrix columns(dimension_, count);
+      Matrix columns = backend_.template matrix<T>(dimension_, count);
       backend_.load_side(g, fast_side, first, columns.view());
       const auto scale = [&](double factor) {
         backend_.scale_columns(columns.view(), std::vector<double>(static_cast<std::size_t>(count), factor));

@@ -31,7 +31,8 @@ class Subspace {
 
   Subspace() = default;
   /// The zero subspace of R^dimension; projecting by it changes nothing.
-  explicit Subspace(Index dimension, B backend = {}) : backend_(std::move(backend)), basis_(dimension, 0) {}
+  explicit Subspace(Index dimension, B backend = {})
+      : backend_(std::move(backend)), basis_(backend_.template matrix<T>(dimension, 0)) {}
 
   Index dimension() const { return basis_.rows(); }
   Index rank() const { return basis_.cols(); }
@@ -284,12 +285,16 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
 /// \throws NonFiniteError; NumericalError (see Orthonormalization).
 template <class B = EigenBackend, class Derived>
 auto estimate(const Eigen::MatrixBase<Derived>& gradients, const RankOptions& rank = {},
-              const EstimateOptions& options = {}) {
+              const EstimateOptions& options = {}, B backend = {}) {
   using T = typename Derived::Scalar;
-  typename B::template Matrix<T> columns(gradients.rows(), gradients.cols());
-  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>(columns.data(), gradients.rows(), gradients.cols()) =
-      gradients;
-  Subspace<T, B> subspace(gradients.rows());
+  auto columns = backend.template matrix<T>(gradients.rows(), gradients.cols());
+  // Column-major memory is read in place, anything else evaluated.
+  const Eigen::Ref<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>> values(gradients.derived());
+  for (Index j = 0; j < values.cols(); ++j) {
+    const std::span<const T> column(values.col(j).data(), static_cast<std::size_t>(values.rows()));
+    backend.from_host(column, columns.view().columns(j, 1));
+  }
+  Subspace<T, B> subspace(gradients.rows(), backend);
   subspace.replace(std::move(columns), rank, options);
   return subspace;
 }
@@ -299,7 +304,7 @@ template <class T, class B = EigenBackend>
 requires(std::is_same_v<std::remove_const_t<T>, float> || std::is_same_v<std::remove_const_t<T>, double>) auto estimate(
     MatrixView<T> gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}, B backend = {}) {
   using S = std::remove_const_t<T>;
-  typename B::template Matrix<S> columns(gradients.rows, gradients.cols);
+  auto columns = backend.template matrix<S>(gradients.rows, gradients.cols);
   backend.copy(MatrixView<const S>(gradients), columns.view());
   Subspace<S, B> subspace(gradients.rows, backend);
   subspace.replace(std::move(columns), rank, options);

@@ -37,6 +37,10 @@ class EigenBackend {
   }
 
   template <class T>
+  HostMatrix<T> matrix(Index rows, Index cols) const {
+    return {rows, cols};
+  }
+  template <class T>
   void copy(MatrixView<const T> from, MatrixView<T> to) const {
     detail::as_eigen(to) = detail::as_eigen(from);
   }
