@@ -80,17 +80,20 @@ class EigenBackend {
   std::vector<double> column_max_abs(MatrixView<const T> a) const {
     return detail::column_max_abs(a);
   }
-  Index first_non_finite(ConstTensorView tensor) const {
-    return visit_dtype(tensor.dtype, [&](auto* tag) {
-      using S = std::remove_pointer_t<decltype(tag)>;
-      return detail::find_non_finite(static_cast<const S*>(tensor.data), tensor.size());
-    });
-  }
+  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, 2000); }
   Index first_beyond(ConstTensorView tensor, int exponent) const {
-    return visit_dtype(tensor.dtype, [&](auto* tag) {
-      using S = std::remove_pointer_t<decltype(tag)>;
-      return detail::find_beyond(static_cast<const S*>(tensor.data), tensor.size(), exponent);
+    const auto segments = detail::row_segments(tensor.size());
+    std::vector<Index> found(static_cast<std::size_t>(segments.count), -1);
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      const auto* values = static_cast<const std::remove_pointer_t<decltype(tag)>*>(tensor.data);
+      detail::parallel_for(segments.count, tensor.size() >= detail::kWorthThreads, [&](Index s) {
+        const Index begin = segments.begin(s);
+        const Index bad = detail::find_beyond(values + begin, segments.end(s) - begin, exponent);
+        if (bad >= 0) found[static_cast<std::size_t>(s)] = begin + bad;
+      });
     });
+    const auto first = std::find_if(found.begin(), found.end(), [](Index i) { return i >= 0; });
+    return first == found.end() ? -1 : *first;
   }
   Index first_outside(ConstTensorView tensor, double low, double high) const {
     return visit_dtype(tensor.dtype, [&](auto* tag) -> Index {

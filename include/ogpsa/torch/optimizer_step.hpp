@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <sstream>
 #include <string>
@@ -228,8 +229,8 @@ class ProjectedStep {
     }
     try {
       auto report = core_.project_weights(before, after, in_metric ? metric : std::vector<ConstTensorView>{}, step_);
-      report.entries.insert(report.entries.begin(), report_.entries.begin(), report_.entries.end());
-      report_ = std::move(report);
+      report_.basis_age = report.basis_age;
+      std::move(report.entries.begin(), report.entries.end(), std::back_inserter(report_.entries));
     } catch (...) {
       put_back();
       throw;
