@@ -71,13 +71,17 @@ void update_by_one(benchmark::State& state) {
 
 }  // namespace
 
-#define OGPSA_TALL(function)                                         \
-  BENCHMARK(function)                                                \
-      ->ArgNames({"n", "m"})                                         \
-      ->Args({100000, 2})->Args({100000, 8})->Args({100000, 32})     \
-      ->Args({1000000, 2})->Args({1000000, 8})->Args({1000000, 32})  \
-      ->Args({10000000, 8})                                          \
-      ->Unit(benchmark::kMillisecond)                                \
+#define OGPSA_TALL(function)          \
+  BENCHMARK(function)                 \
+      ->ArgNames({"n", "m"})          \
+      ->Args({100000, 2})             \
+      ->Args({100000, 8})             \
+      ->Args({100000, 32})            \
+      ->Args({1000000, 2})            \
+      ->Args({1000000, 8})            \
+      ->Args({1000000, 32})           \
+      ->Args({10000000, 8})           \
+      ->Unit(benchmark::kMillisecond) \
       ->UseRealTime()
 OGPSA_TALL(estimate_subspace);
 OGPSA_TALL(eigen_householder);

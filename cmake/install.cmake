@@ -9,11 +9,11 @@ install(TARGETS ogpsa EXPORT ogpsa-targets)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/ogpsa)
 install(EXPORT ogpsa-targets NAMESPACE ogpsa:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/ogpsa-config.cmake.in ${PROJECT_BINARY_DIR}/ogpsa-config.cmake
-                              INSTALL_DESTINATION ${package_dir})
+                              INSTALL_DESTINATION ${package_dir} PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/ogpsa-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/ogpsa-config.cmake ${PROJECT_BINARY_DIR}/ogpsa-config-version.cmake
-              cmake/OgpsaLibTorch.cmake
+              cmake/OgpsaLibTorch.cmake cmake/OgpsaCuda.cmake cmake/ogpsa_cuda_kernels.cmake
         DESTINATION ${package_dir})
 
 # The .pc file names folders relative to itself, so an installed tree can be moved.

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 
+#include "backend.hpp"
 #include "ogpsa/tensor_view.hpp"
 #include "random.hpp"
 
@@ -15,20 +16,18 @@ using Real = long double;
 using MatrixL = Matrix<Real>;
 using VectorL = Vector<Real>;
 
-template <class T>
-MatrixL exact(ogpsa::MatrixView<const T> a) {
-  MatrixL result(a.rows, a.cols);
-  for (Index j = 0; j < a.cols; ++j) {
-    for (Index i = 0; i < a.rows; ++i) result(i, j) = static_cast<Real>(a.data[i + j * a.stride]);
-  }
-  return result;
-}
 template <class Derived>
 Eigen::Matrix<Real, Derived::RowsAtCompileTime, Derived::ColsAtCompileTime> exact(const Eigen::MatrixBase<Derived>& a) {
   return a.unaryExpr([](const typename Derived::Scalar& x) {
     if constexpr (sizeof(x) == 2) return static_cast<Real>(static_cast<float>(x));
     return static_cast<Real>(x);
   });
+}
+
+/// A matrix that the backend holds.
+template <class T>
+MatrixL exact(ogpsa::MatrixView<const T> a) {
+  return exact(from_backend(a));
 }
 
 /// max |Q^T Q - I|

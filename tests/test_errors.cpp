@@ -164,11 +164,13 @@ TEST_CASE_TEMPLATE("errors: a subspace is as it was when an update cannot be don
     CHECK(subspace.objective_norms().size() == 3);
     CHECK(subspace.singular_values().size() == 3);
   };
-  HostMatrix<T> bad(20, 2), longer(21, 2), zero(20, 2);
-  for (Index i = 0; i < 40; ++i) bad.data()[i] = T(1);
+  const test::Matrix<T> ones = test::Matrix<T>::Ones(20, 2);
+  const auto bad = test::on_backend<T>(ones);
+  const EigenBackend::Matrix<T> longer(21, 2), zero(20, 2);
   for (const Index at : {0, 19, 20, 39}) {
-    auto copy = bad;
-    copy.data()[at] = std::numeric_limits<T>::quiet_NaN();
+    test::Matrix<T> not_finite = ones;
+    not_finite(at) = std::numeric_limits<T>::quiet_NaN();
+    const auto copy = test::on_backend<T>(not_finite);
     const std::vector<std::string> words = {"'layer'", "element " + std::to_string(at % 20) + " ",
                                             "column " + std::to_string(at / 20), "NaN"};
     check_message(message<NonFiniteError>([&] { subspace.replace(copy, {}, {.name = "layer"}); }), words);

@@ -21,9 +21,9 @@ struct Factors {
 };
 template <class T>
 Factors<T> factorize(const test::Matrix<T>& h, Orthonormalization method) {
-  test::Matrix<T> q = h;
-  const auto qr = orthonormalize(EigenBackend(), MatrixView<T>(q.data(), q.rows(), q.cols()), method);
-  return {q.leftCols(qr.rank), qr.r};
+  auto columns = test::on_backend<T>(h);
+  const auto qr = orthonormalize(EigenBackend(), columns.view(), method);
+  return {test::from_backend(MatrixView<const T>(columns.view())).leftCols(qr.rank), qr.r};
 }
 
 /// The contract, and H = Q R column by column.

@@ -140,7 +140,7 @@ TEST_CASE_TEMPLATE("state: the file, read by a parser that is not ours, holds th
     const auto begin = t.at("data_offsets")[0].get<std::size_t>();
     const std::size_t size = static_cast<std::size_t>(basis.rows * basis.cols) * sizeof(T);
     CHECK(t.at("data_offsets")[1].get<std::size_t>() == begin + size);
-    CHECK(std::memcmp(bytes.data() + 8 + length + begin, basis.data, size) == 0);
+    CHECK(std::memcmp(bytes.data() + 8 + length + begin, test::from_backend(basis).data(), size) == 0);
   };
   compare("flat/with slash/flat/basis", projector.subspace("flat/with slash").basis());
   compare("input/input/basis", projector.subspace("input", Side::input).basis());

@@ -5,18 +5,12 @@
 #include "random.hpp"
 
 using namespace ogpsa;
+using test::on_backend;
 using test::Random;
 using test::Real;
 
 namespace test_subspace_update {
 namespace {
-
-template <class T>
-HostMatrix<T> host(const Eigen::MatrixXd& a) {
-  HostMatrix<T> result(a.rows(), a.cols());
-  for (Index i = 0; i < a.size(); ++i) result.data()[i] = static_cast<T>(a(i));
-  return result;
-}
 
 /// Spans, singular values and contract of `subspace` against the exact SVD of `history`.
 template <class T>
@@ -44,7 +38,7 @@ TEST_CASE_TEMPLATE("append: the span of all columns, and their singular values",
     for (int piece = 0; piece < 4; ++piece) {
       Eigen::MatrixXd more = random.gaussian(n, random.integer(0, 3)).template cast<T>().template cast<double>();
       if (piece == 2 && all.cols() > 0 && more.cols() > 0) more.col(0) = all.col(0);
-      subspace.append(host<T>(more));
+      subspace.append(on_backend<T>(more));
       all.conservativeResize(n, all.cols() + more.cols());
       all.rightCols(more.cols()) = more;
     }
@@ -61,7 +55,7 @@ TEST_CASE_TEMPLATE("append: to a full space nothing can be added, and repeated c
     auto subspace = estimate(test::Matrix<T>(random.gaussian<T>(n, n)));
     CHECK(subspace.rank() == n);
     for (int i = 0; i < 20; ++i) {
-      subspace.append(host<T>(random.gaussian(n, 2)));
+      subspace.append(on_backend<T>(random.gaussian(n, 2)));
       REQUIRE(subspace.rank() == n);
     }
     CHECK(test::orthonormality_error(test::exact(subspace.basis())) <= 16 * test::roundoff<T>);
@@ -69,7 +63,7 @@ TEST_CASE_TEMPLATE("append: to a full space nothing can be added, and repeated c
   Random random(99);
   const Eigen::MatrixXd h = random.gaussian(500, 3);
   Subspace<T> subspace(500);
-  for (int i = 0; i < 20; ++i) subspace.append(host<T>(h));
+  for (int i = 0; i < 20; ++i) subspace.append(on_backend<T>(h));
   CHECK(subspace.rank() == 3);
 }
 
@@ -87,7 +81,7 @@ TEST_CASE_TEMPLATE("update with forgetting is the SVD of the weighted history", 
     for (int step = 0; step < 12; ++step) {
       const Eigen::MatrixXd batch =
           (space * random.gaussian(rank, random.integer(1, 3))).template cast<T>().template cast<double>();
-      subspace.update(host<T>(batch), gamma, {.max_rank = rank, .relative_tolerance = 1e-5});
+      subspace.update(on_backend<T>(batch), gamma, {.max_rank = rank, .relative_tolerance = 1e-5});
       history *= static_cast<Real>(gamma);
       history.conservativeResize(n, history.cols() + batch.cols());
       history.rightCols(batch.cols()) = test::exact(batch);
@@ -109,7 +103,7 @@ TEST_CASE_TEMPLATE("update with truncation keeps the dominant directions of a de
   test::MatrixL history(n, 0);
   for (int step = 0; step < 100; ++step) {
     const Eigen::MatrixXd batch = directions * strength.asDiagonal() * random.gaussian(20, 1);
-    subspace.update(host<T>(batch), 0.95, {.max_rank = rank});
+    subspace.update(on_backend<T>(batch), 0.95, {.max_rank = rank});
     history *= 0.95L;
     history.conservativeResize(n, step + 1);
     history.col(step) = test::exact(Eigen::MatrixXd(batch.template cast<T>().template cast<double>()));
@@ -141,7 +135,7 @@ TEST_CASE_TEMPLATE("the contract holds after 10,000 updates of every kind", T, f
     if (kind == 4) batch.col(0) = last.col(0) + 1e-6 * batch.col(0);
     if (kind == 5) batch *= 1e-10;
     last = batch.template cast<T>().template cast<double>();
-    subspace.update(host<T>(batch), 0.9, {.max_rank = 8}, {.normalize_columns = true}, slots);
+    subspace.update(on_backend<T>(batch), 0.9, {.max_rank = 8}, {.normalize_columns = true}, slots);
     objective = last.col(0);
     if (i % 10 == 0 || i > updates - 20) {
       const test::MatrixL q = test::exact(subspace.basis());
@@ -175,14 +169,14 @@ TEST_CASE_TEMPLATE("the coordinates of an objective stay right while the basis t
     }
   };
   check_coordinates(16 * test::roundoff<T>);
-  subspace.append(host<T>(random.gaussian(n, 3)));
+  subspace.append(on_backend<T>(random.gaussian(n, 3)));
   check_coordinates(32 * test::roundoff<T>);
   subspace.merge(estimate(test::Matrix<T>(random.gaussian<T>(n, 4))));
   check_coordinates(32 * test::roundoff<T>);
-  for (int i = 0; i < 300; ++i) subspace.update(host<T>(random.gaussian(n, 1)), 0.99);
+  for (int i = 0; i < 300; ++i) subspace.update(on_backend<T>(random.gaussian(n, 1)), 0.99);
   check_coordinates(300 * test::roundoff<T>);
   const std::vector<Index> none = {-1};
-  subspace.update(host<T>(random.gaussian(n, 1)), 0.9, {}, {}, none);
+  subspace.update(on_backend<T>(random.gaussian(n, 1)), 0.9, {}, {}, none);
   check_coordinates(310 * test::roundoff<T>);
 }
 
@@ -237,12 +231,12 @@ TEST_CASE_TEMPLATE("replace forgets everything", T, float, double) {
   Random random(23);
   auto subspace = estimate(test::Matrix<T>(random.gaussian<T>(70, 6)));
   const test::Matrix<T> h = random.gaussian<T>(70, 2);
-  subspace.replace(host<T>(h.template cast<double>()));
+  subspace.replace(on_backend<T>(h.template cast<double>()));
   const auto fresh = estimate(h);
   CHECK(test::exact(subspace.basis()) == test::exact(fresh.basis()));
   CHECK(subspace.objectives() == fresh.objectives());
   CHECK(subspace.singular_values() == fresh.singular_values());
-  subspace.replace(HostMatrix<T>(70, 0));
+  subspace.replace(EigenBackend::Matrix<T>(70, 0));
   CHECK(subspace.rank() == 0);
   CHECK(subspace.objectives().cols() == 0);
 }
@@ -255,11 +249,11 @@ TEST_CASE_TEMPLATE("updates by huge, tiny and zero columns", T, float, double) {
     auto subspace = estimate(test::Matrix<T>(random.gaussian<T>(30, 2)));
     Eigen::MatrixXd column = random.gaussian(30, 1);
     for (Index i = 0; i < 30; ++i) column(i) *= scale;
-    subspace.append(host<T>(column));
+    subspace.append(on_backend<T>(column));
     CHECK(subspace.rank() == (scale == 0 ? 2 : 3));
     CHECK(test::orthonormality_error(test::exact(subspace.basis())) <= 16 * test::roundoff<T>);
     CHECK(subspace.singular_values().allFinite());
-    subspace.update(host<T>(column), 0.5, {.max_rank = 3}, {.normalize_columns = true});
+    subspace.update(on_backend<T>(column), 0.5, {.max_rank = 3}, {.normalize_columns = true});
     CHECK(subspace.singular_values().allFinite());
     CHECK(test::orthonormality_error(test::exact(subspace.basis())) <= 16 * test::roundoff<T>);
   }
@@ -268,7 +262,7 @@ TEST_CASE_TEMPLATE("updates by huge, tiny and zero columns", T, float, double) {
 TEST_CASE_TEMPLATE("from_parts takes what a subspace gave, and nothing that is not one", T, float, double) {
   Random random(25);
   const auto s = estimate(test::Matrix<T>(random.gaussian<T>(30, 3)));
-  const auto basis = [&] { return host<T>(test::exact(s.basis()).template cast<double>()); };
+  const auto basis = [&] { return on_backend<T>(test::exact(s.basis()).template cast<double>()); };
   const auto copy = Subspace<T>::from_parts(basis(), s.singular_values(), s.objectives(), s.objective_norms());
   CHECK(test::exact(copy.basis()) == test::exact(s.basis()));
   CHECK(copy.objectives() == s.objectives());
@@ -280,10 +274,10 @@ TEST_CASE_TEMPLATE("from_parts takes what a subspace gave, and nothing that is n
   CHECK_THROWS_AS(
       S::from_parts(basis(), Eigen::VectorXd::Ones(3), Eigen::MatrixXd::Ones(3, 2), Eigen::VectorXd::Ones(1)),
       InvalidArgument);
-  CHECK_THROWS_AS(S::from_parts(host<T>(random.gaussian(30, 3)), Eigen::VectorXd::Ones(3)), InvalidArgument);
-  auto broken = basis();
-  broken.data()[7] = std::numeric_limits<T>::quiet_NaN();
-  CHECK_THROWS_AS(S::from_parts(std::move(broken), Eigen::VectorXd::Ones(3)), InvalidArgument);
+  CHECK_THROWS_AS(S::from_parts(on_backend<T>(random.gaussian(30, 3)), Eigen::VectorXd::Ones(3)), InvalidArgument);
+  test::Matrix<T> broken = test::from_backend(s.basis());
+  broken(7) = std::numeric_limits<T>::quiet_NaN();
+  CHECK_THROWS_AS(S::from_parts(on_backend<T>(broken), Eigen::VectorXd::Ones(3)), InvalidArgument);
   Eigen::VectorXd values = s.singular_values();
   values(1) = std::nan("");
   CHECK_THROWS_AS(S::from_parts(basis(), values), InvalidArgument);

@@ -14,8 +14,9 @@ namespace {
 template <class T>
 void check_svd(const test::Matrix<T>& h, Orthonormalization method = Orthonormalization::automatic) {
   const double u = test::roundoff<T>;
-  test::Matrix<T> columns = h;
-  const ThinSvd svd = thin_svd(EigenBackend(), MatrixView<T>(columns.data(), h.rows(), h.cols()), method);
+  auto held = test::on_backend<T>(h);
+  const ThinSvd svd = thin_svd(EigenBackend(), held.view(), method);
+  const test::Matrix<T> columns = test::from_backend(MatrixView<const T>(held.view()));
   const Index r = svd.singular_values.size();
   const test::MatrixL exact = test::exact(h), left = test::exact(columns.leftCols(r));
   const test::VectorL expected = test::exact_svd(exact).s;

@@ -85,7 +85,7 @@ std::vector<test::MatrixL> estimates() {
       test::Matrix<T> h = random.gaussian<T>(n, m);
       if (m == 8) h.col(3) = h.col(1);
       auto subspace = estimate(h);
-      subspace.update(HostMatrix<T>(n, 1), 0.9);
+      subspace.update(EigenBackend::Matrix<T>(n, 1), 0.9);
       result.push_back(test::exact(subspace.basis()));
       test::Vector<T> g = random.gaussian<T>(n, 1);
       project(g, subspace);

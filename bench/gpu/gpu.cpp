@@ -1,0 +1,100 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "ogpsa/backend/cuda.hpp"
+#include "ogpsa/ogpsa.hpp"
+
+/// \file
+/// Times the projection of a model's gradients on the GPU, against a copy of the same bytes.
+
+using namespace ogpsa;
+
+namespace {
+
+struct Case {
+  const char* name;
+  Index blocks, rows, cols, rank;
+  Form form;
+};
+
+/// Median time of one call in seconds; the call waits for the device.
+template <class F>
+double median(F&& f) {
+  std::vector<double> times;
+  f();  // allocates
+  for (int i = 0; i < 20; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    f();
+    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(times.begin(), times.begin() + 10, times.end());
+  return times[10];
+}
+
+template <class S>
+void run(const CudaBackend& backend, const Case& c, const char* type) {
+  const Index size = c.rows * c.cols;
+  std::vector<BlockSpec> blocks;
+  std::vector<CudaMatrix<float>> memory;  // of as many bytes as the tensors
+  std::vector<TensorView> tensors;
+  std::vector<float> values(static_cast<std::size_t>(size));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 1e-3f * static_cast<float>((i * 2654435761u) % 2001) - 1;
+  auto column = backend.matrix<float>(size, 1);
+  backend.from_host(std::span<const float>(values), column.view());
+  for (Index b = 0; b < c.blocks; ++b) {
+    blocks.push_back({.name = std::to_string(b), .rows = c.rows, .cols = c.cols, .form = c.form});
+    memory.push_back(backend.matrix<float>((size * static_cast<Index>(sizeof(S)) + 3) / 4, 1));
+    tensors.emplace_back(memory.back().data(), dtype_of<S>(), c.rows, c.cols);
+    backend.add_to_tensor(tensors.back(), MatrixView<const float>(column.view()));
+  }
+  Projector<float, CudaBackend> projector(blocks, {.reference = {.structured = {.rank = {.max_rank = c.rank}}}},
+                                          backend);
+  auto collector = projector.begin_refresh();
+  for (Index r = 0; r < (c.form == Form::flat ? c.rank : 1); ++r) {
+    // Each reference gradient differs from the one before it.
+    const std::vector<double> factors = {r % 2 == 0 ? 1.5 : 0.3};
+    backend.scale_columns(column.view().row_range(r * size / 16, size / 16), factors);
+    const std::vector<ConstTensorView> gradients(static_cast<std::size_t>(c.blocks),
+                                                 {column.data(), DType::float32, c.rows, c.cols});
+    collector.add(r, gradients);
+  }
+  projector.finish_refresh(std::move(collector), 0);
+  const double seconds = median([&] { projector.project_gradients(tensors); });
+  auto target = memory;
+  const double copy = median([&] {
+    for (std::size_t b = 0; b < memory.size(); ++b) {
+      backend.copy(MatrixView<const float>(memory[b].view()), target[b].view());
+    }
+    backend.synchronize();
+  });
+  const double elements = static_cast<double>(size * c.blocks);
+  // Flat: the gradient is read twice and written once, the basis read twice.
+  const double bytes = elements * (3.0 * sizeof(S) + (c.form == Form::flat ? 8.0 * static_cast<double>(c.rank) : 0.0));
+  std::printf("%-18s %-5s %6lld %10.1f %10.3f %10.1f %12.3f\n", c.name, type, static_cast<long long>(c.rank),
+              elements * 1e-6, seconds * 1e3, bytes / seconds * 1e-9, copy * 1e3);
+}
+
+}  // namespace
+
+int main() {
+  try {
+    const CudaBackend backend(CudaOptions{});
+    std::printf("%-18s %-5s %6s %10s %10s %10s %12s\n", "case", "type", "rank", "M numbers", "ms", "GB/s",
+                "ms to copy");
+    const Case cases[] = {{"flat, 64 blocks", 64, 2048, 2048, 2, Form::flat},
+                          {"flat, 64 blocks", 64, 2048, 2048, 8, Form::flat},
+                          {"flat, 400 small", 400, 256, 256, 2, Form::flat},
+                          {"input, 8 blocks", 8, 4096, 4096, 1228, Form::input},
+                          {"both, 8 blocks", 8, 4096, 4096, 1228, Form::both}};
+    for (const auto& c : cases) {
+      run<float>(backend, c, "f32");
+      run<bfloat16>(backend, c, "bf16");
+    }
+  } catch (const Error& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,243 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "ogpsa/backend.hpp"
+#include "ogpsa/backend/cuda/launch.hpp"
+#include "ogpsa/backend/cuda/linear_projection.hpp"
+#include "ogpsa/backend/cuda/matrix.hpp"
+#include "ogpsa/backend/cuda/products.hpp"
+#include "ogpsa/backend/cuda/projection.hpp"
+
+/// \file
+/// NVIDIA GPUs: cuBLAS, cuSOLVER, and kernels that NVRTC compiles at run time. Plain C++, for any host compiler.
+
+namespace ogpsa {
+
+/// NVIDIA GPUs. Tensors and bases are in device memory; the small `k x k` work is done on the host. All work is in the
+/// order of one stream; a call that returns numbers waits for them. Copies share handles, memory and stream, and may
+/// be used from several threads, one of which works at a time.
+///
+///     const ogpsa::CudaBackend backend({.stream = stream});
+///     ogpsa::Projector<float, ogpsa::CudaBackend> projector(blocks, {}, backend);
+///
+/// \throws CudaError, CudaOutOfMemory from every member.
+class CudaBackend {
+ public:
+  template <class T>
+  using Matrix = CudaMatrix<T>;
+
+  /// Works on the device that is current when it is first used, with resources shared by all backends made this way.
+  CudaBackend() = default;
+  /// \param sum_over_ranks  see EigenBackend
+  explicit CudaBackend(const CudaOptions& options, std::function<void(std::span<double>)> sum_over_ranks = {})
+      : context_(std::make_shared<detail::cuda::Context>(options)), sum_over_ranks_(std::move(sum_over_ranks)) {}
+
+  /// Waits until all that was asked for is done.
+  void synchronize() const { session()->synchronize(); }
+
+  void all_reduce(std::span<double> sums) const {
+    if (sum_over_ranks_ && !sums.empty()) sum_over_ranks_(sums);
+  }
+  bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }
+  /// One after the other: the device works in parallel on each.
+  template <class F>
+  void for_each(Index count, F&& f) const {
+    for (Index i = 0; i < count; ++i) f(i);
+  }
+
+  template <class T>
+  CudaMatrix<T> matrix(Index rows, Index cols) const {
+    return {rows, cols, context_};
+  }
+  template <class T>
+  void copy(MatrixView<const T> from, MatrixView<T> to) const {
+    detail::cuda::copy(session(), detail::cuda::strided(from), detail::cuda::strided(to), from.rows, from.cols);
+  }
+  template <class T>
+  void load(ConstTensorView tensor, MatrixView<T> to) const {
+    detail::cuda::copy(session(), {tensor.data, tensor.dtype, 1, to.rows}, detail::cuda::strided(to), to.rows, to.cols);
+  }
+  template <class T>
+  void load_side(ConstTensorView tensor, bool fast_side, Index first, MatrixView<T> to) const {
+    const Index element = fast_side ? first * tensor.fast() : first;
+    detail::cuda::Strided from{nullptr, tensor.dtype, fast_side ? 1 : tensor.fast(), fast_side ? tensor.fast() : 1};
+    visit_dtype(tensor.dtype, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      from.data = static_cast<const S*>(tensor.data) + element;
+    });
+    detail::cuda::copy(session(), from, detail::cuda::strided(to), to.rows, to.cols);
+  }
+  template <class T>
+  void to_host(MatrixView<const T> from, std::span<T> to) const {
+    if (from.empty()) return;
+    const auto session = this->session();
+    const T* packed = from.data;
+    if (from.cols > 1 && from.stride != from.rows) {
+      const MatrixView<T> memory(session->scratch<T>(detail::cuda::kPanel, from.rows * from.cols), from.rows,
+                                 from.cols);
+      detail::cuda::copy(session, detail::cuda::strided(from), detail::cuda::strided(memory), from.rows, from.cols);
+      packed = memory.data;
+    }
+    session->copy_to_host(packed, to.data(), static_cast<std::size_t>(from.rows * from.cols) * sizeof(T));
+  }
+  template <class T>
+  void from_host(std::span<const T> from, MatrixView<T> to) const {
+    if (to.empty()) return;
+    const auto session = this->session();
+    const bool packed = to.cols == 1 || to.stride == to.rows;
+    T* memory = packed ? to.data : session->scratch<T>(detail::cuda::kPanel, to.rows * to.cols);
+    session->copy_to_device(from.data(), memory, static_cast<std::size_t>(to.rows * to.cols) * sizeof(T));
+    if (packed) return;
+    const MatrixView<T> view(memory, to.rows, to.cols);
+    detail::cuda::copy(session, detail::cuda::strided(view), detail::cuda::strided(to), to.rows, to.cols);
+  }
+
+  template <class T>
+  Entry first_non_finite(MatrixView<const T> a) const {
+    const auto found = ask(detail::cuda::Question::first_beyond, detail::cuda::columns_of(a), kNotFinite);
+    for (std::size_t j = 0; j < found.size(); ++j) {
+      const Index row = detail::cuda::as_index(found[j]);
+      if (row >= 0) return {row, static_cast<Index>(j)};
+    }
+    return {};
+  }
+  template <class T>
+  std::vector<double> column_max_abs(MatrixView<const T> a) const {
+    return ask(detail::cuda::Question::max_abs, detail::cuda::columns_of(a));
+  }
+  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, kNotFinite); }
+  Index first_beyond(ConstTensorView tensor, int exponent) const {
+    return detail::cuda::as_index(ask(detail::cuda::Question::first_beyond, {tensor}, exponent)[0]);
+  }
+  Index first_outside(ConstTensorView tensor, double low, double high) const {
+    return detail::cuda::as_index(ask(detail::cuda::Question::first_outside, {tensor}, low, high)[0]);
+  }
+  double max_abs(ConstTensorView tensor) const { return ask(detail::cuda::Question::max_abs, {tensor})[0]; }
+
+  template <class T>
+  void scale_columns(MatrixView<T> a, std::span<const double> factors) const {
+    if (a.empty()) return;
+    const auto session = this->session();
+    const double* device = session->upload(detail::cuda::kFactors, factors.data(), a.cols);
+    detail::cuda::elementwise(session, detail::cuda::Operation::scale_columns, a, {}, nullptr, device);
+  }
+  template <class T>
+  void add_scaled(MatrixView<T> a, ConstTensorView tensor, double weight) const {
+    detail::cuda::elementwise(session(), detail::cuda::Operation::add_scaled, a, detail::cuda::mutable_view(tensor),
+                              nullptr, nullptr, weight);
+  }
+  template <class T>
+  void divide_rows(MatrixView<T> a, ConstTensorView divisors) const {
+    detail::cuda::elementwise(session(), detail::cuda::Operation::divide_rows, a, detail::cuda::mutable_view(divisors));
+  }
+  template <class T>
+  void load_difference(MatrixView<T> a, ConstTensorView x, ConstTensorView y) const {
+    detail::cuda::elementwise(session(), detail::cuda::Operation::difference, a, detail::cuda::mutable_view(x), y.data);
+  }
+  template <class T>
+  void add_to_tensor(TensorView tensor, MatrixView<const T> a) const {
+    const MatrixView<T> values(const_cast<T*>(a.data), a.rows, a.cols, a.stride);  // only read
+    detail::cuda::elementwise(session(), detail::cuda::Operation::add_to_tensor, values, tensor);
+  }
+
+  template <class T>
+  Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
+    Eigen::MatrixXd product = detail::cuda::gram(session(), a, b);
+    all_reduce({product.data(), static_cast<std::size_t>(product.size())});
+    return product;
+  }
+  template <class T>
+  void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) const {
+    detail::cuda::multiply(session(), a, x);
+  }
+  template <class T>
+  void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {
+    detail::cuda::subtract_product(session(), a, q, c);
+  }
+
+  template <class T>
+  void add_outer(MatrixView<T> sum, ConstTensorView tensor, double factor, bool fast_side) const {
+    const auto session = this->session();
+    const detail::cuda::CublasSession cublas(*session);
+    const Index length = fast_side ? tensor.fast() : tensor.slow(), across = fast_side ? tensor.slow() : tensor.fast();
+    const Index width = detail::cuda::panel_width(length, across);
+    T* memory = session->scratch<T>(detail::cuda::kPanel, std::max<Index>(length * width, 1));
+    for (Index j = 0; j < across; j += width) {
+      const Index count = std::min(width, across - j);
+      const MatrixView<T> panel(memory, fast_side ? length : count, fast_side ? count : length);
+      visit_dtype(tensor.dtype, [&](auto* tag) {
+        using S = std::remove_pointer_t<decltype(tag)>;
+        const S* first = static_cast<const S*>(tensor.data) + (fast_side ? j * tensor.fast() : j);
+        detail::cuda::copy(session, {first, tensor.dtype, 1, tensor.fast()}, detail::cuda::strided(panel), panel.rows,
+                           panel.cols, factor);
+      });
+      detail::cuda::add_square(cublas, sum, MatrixView<const T>(panel),
+                               fast_side ? detail::Transpose::no : detail::Transpose::yes);
+    }
+  }
+  template <class T>
+  Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
+    return detail::cuda::eigenvectors(session(), symmetric, vectors);
+  }
+
+  /// Index of the first piece with a value that is not finite, or at least 2^exponent in magnitude; -1: none. Two
+  /// launches for all pieces.
+  template <class T>
+  Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponent) const {
+    std::vector<ConstTensorView> tensors;
+    for (const auto& piece : pieces) tensors.push_back(piece.tensor);
+    const auto found = ask(detail::cuda::Question::first_beyond, tensors, exponent);
+    for (std::size_t p = 0; p < found.size(); ++p) {
+      if (detail::cuda::as_index(found[p]) >= 0) return static_cast<Index>(p);
+    }
+    return -1;
+  }
+  template <class T>
+  void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceCoefficients>& out) const {
+    detail::cuda::coefficients(session(), pieces, out);
+  }
+  template <class T>
+  void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
+              std::vector<PieceNorms>& norms) const {
+    detail::cuda::change(session(), pieces, changes, norms);
+  }
+  template <class T>
+  void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const SideChange> changes,
+                   std::vector<PieceNorms>& norms) const {
+    detail::cuda::change_side(session(), pieces, changes, norms);
+  }
+
+  /// Measures and changes each piece without a decision on the host: after the first step nothing is allocated or
+  /// sent, and the host waits once, for `measured` and `norms`.
+  template <class T>
+  void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearChange> changes,
+               std::vector<PieceCoefficients>& measured, std::vector<PieceNorms>& norms) const {
+    measured.clear();
+    norms.clear();
+    if (!pieces.empty()) detail::cuda::LinearProjection<T>(pieces, changes).run(session(), measured, norms);
+  }
+
+ private:
+  static constexpr int kNotFinite = 2000;  // an exponent that no finite value has
+
+  detail::cuda::Session session() const {
+    return detail::cuda::Session(context_ ? context_ : detail::cuda::DefaultContexts::current());
+  }
+  std::vector<double> ask(detail::cuda::Question question, const std::vector<ConstTensorView>& tensors, double low = 0,
+                          double high = 0) const {
+    if (tensors.empty()) return {};
+    return detail::cuda::ask(session(), question, tensors, low, high);
+  }
+
+  std::shared_ptr<detail::cuda::Context> context_;  // null: the default one
+  std::function<void(std::span<double>)> sum_over_ranks_;
+};
+
+static_assert(Backend<CudaBackend, float> && Backend<CudaBackend, double>);
+
+}  // namespace ogpsa

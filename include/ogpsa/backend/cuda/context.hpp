@@ -1,0 +1,326 @@
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "ogpsa/backend/cuda/error.hpp"
+#include "ogpsa/backend/cuda/module.hpp"
+
+/// \file
+/// What a CudaBackend works with: a device, a stream, the handles of the libraries, and memory.
+
+namespace ogpsa {
+
+/// Where device memory comes from, in the order of a stream. LibTorch's and RMM's allocators have this form.
+struct CudaAllocator {
+  /// Returns `bytes` (more than 0) of device memory, aligned to 256, or null or an exception where there is none.
+  std::function<void*(std::size_t bytes, cudaStream_t stream)> allocate;
+  std::function<void(void* memory, std::size_t bytes, cudaStream_t stream)> deallocate;
+};
+
+/// What the user gives to a CudaBackend; what is left out is made by it. Given handles and streams must outlive it, and
+/// handles are left with the stream and the modes that they had.
+struct CudaOptions {
+  int device = -1;  ///< -1: the calling thread's current device
+  /// On which tensors are ready to be read. Left out: a new one, in order with the default stream.
+  std::optional<cudaStream_t> stream = {};
+  cublasHandle_t cublas = nullptr;
+  cusolverDnHandle_t cusolver = nullptr;
+  CudaAllocator allocator = {};  ///< empty: cudaMallocAsync
+  /// Products with float bases may round their factors to TF32 (10 bits). The contract of the projection then does not
+  /// hold to float rounding any more.
+  bool allow_tf32 = false;
+  /// A cubin or fatbin of cuda_kernels.cuh for this device, which must outlive the backend; null: compiled by NVRTC.
+  const void* kernels = nullptr;
+};
+
+namespace detail::cuda {
+
+/// Makes a device current while it lives.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    check(cudaGetDevice(&previous_), "cudaGetDevice");
+    if (previous_ != device) check(cudaSetDevice(device), "cudaSetDevice", {{"device", device}});
+    changed_ = previous_ != device;
+  }
+  ~DeviceGuard() {
+    if (changed_) cudaSetDevice(previous_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_ = 0;
+  bool changed_ = false;
+};
+
+/// Shared by all copies of a backend and by the matrices that it made. One thread at a time works with it (Session).
+class Context {
+ public:
+  explicit Context(const CudaOptions& options);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  int device() const { return device_; }
+  cudaStream_t stream() const { return stream_; }
+  cublasHandle_t cublas() const { return cublas_; }
+  cusolverDnHandle_t cusolver() const { return cusolver_; }
+  const Module& module() const { return *module_; }
+  bool allow_tf32() const { return options_.allow_tf32; }
+  std::recursive_mutex& mutex() { return mutex_; }
+
+  /// Device memory in the order of the stream. \throws CudaOutOfMemory
+  void* allocate(std::size_t bytes);
+  void deallocate(void* memory, std::size_t bytes) noexcept;
+
+  /// Memory that lives until the next call for the same slot asks for more: after the first step of a training loop
+  /// nothing is allocated any more. What was in it may be gone.
+  template <class S>
+  S* scratch(std::size_t slot, Index count) {
+    return static_cast<S*>(scratch_bytes(slot, static_cast<std::size_t>(count) * sizeof(S)));
+  }
+  /// A table in device memory; it is copied only where it is not the same as the last one in its slot.
+  template <class S>
+  const S* upload(std::size_t slot, const S* table, Index count) {
+    return static_cast<const S*>(upload_bytes(slot, table, static_cast<std::size_t>(count) * sizeof(S)));
+  }
+  /// Numbers from device memory; waits until they are there.
+  template <class S>
+  std::vector<S> fetch(const S* from, Index count) {
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(S);
+    if (bytes == 0) return {};
+    S* host = static_cast<S*>(pinned_bytes(bytes));
+    copy_to_host(from, host, bytes);
+    return {host, host + count};
+  }
+  /// Copies plain memory; to the host it waits until the copy is done.
+  void copy_to_host(const void* from, void* to, std::size_t bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync to the host",
+          {{"bytes", static_cast<Index>(bytes)}});
+    synchronize();
+  }
+  void copy_to_device(const void* from, void* to, std::size_t bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device",
+          {{"bytes", static_cast<Index>(bytes)}});
+    // From page-locked memory the copy may still be going on, and the caller may free it.
+    synchronize();
+  }
+  void synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+ private:
+  struct Memory {
+    void* data = nullptr;
+    std::size_t bytes = 0;
+  };
+  [[noreturn]] void throw_out_of_memory(std::size_t bytes, const std::string& reason) const;
+  void* scratch_bytes(std::size_t slot, std::size_t bytes);
+  const void* upload_bytes(std::size_t slot, const void* table, std::size_t bytes);
+  void* pinned_bytes(std::size_t bytes);
+  void release() noexcept;
+
+  CudaOptions options_;
+  int device_ = 0;
+  cudaStream_t stream_ = nullptr;
+  cublasHandle_t cublas_ = nullptr;
+  cusolverDnHandle_t cusolver_ = nullptr;
+  std::shared_ptr<const Module> module_;
+  std::map<std::size_t, Memory> scratch_;
+  std::map<std::size_t, std::vector<unsigned char>> tables_;  // what was uploaded last
+  Memory pinned_;
+  std::recursive_mutex mutex_;
+};
+
+inline Context::Context(const CudaOptions& options) : options_(options), device_(options.device) {
+  if (device_ < 0) check(cudaGetDevice(&device_), "cudaGetDevice");
+  const DeviceGuard guard(device_);
+  try {
+    if (options.stream) {
+      stream_ = *options.stream;
+    } else {
+      // In order with the default stream, on which the caller may have made his tensors.
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamDefault), "cudaStreamCreateWithFlags");
+    }
+    cublas_ = options.cublas;
+    if (!cublas_) check(cublasCreate(&cublas_), "cublasCreate");
+    cusolver_ = options.cusolver;
+    if (!cusolver_) check(cusolverDnCreate(&cusolver_), "cusolverDnCreate");
+    module_ = load_module(device_, options.kernels);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+inline Context::~Context() {
+  std::optional<DeviceGuard> guard;
+  try {
+    guard.emplace(device_);
+  } catch (const CudaError&) {  // the driver is shutting down; what can be given back still is
+  }
+  release();
+}
+
+inline void Context::release() noexcept {
+  for (const auto& [slot, memory] : scratch_) deallocate(memory.data, memory.bytes);
+  if (pinned_.data) cudaFreeHost(pinned_.data);
+  if (cusolver_ && !options_.cusolver) cusolverDnDestroy(cusolver_);
+  if (cublas_ && !options_.cublas) cublasDestroy(cublas_);
+  if (stream_ && !options_.stream) cudaStreamDestroy(stream_);
+}
+
+inline void Context::throw_out_of_memory(std::size_t bytes, const std::string& reason) const {
+  std::size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  cudaGetLastError();
+  throw CudaOutOfMemory("ogpsa: device " + std::to_string(device_) + " has no memory for " + std::to_string(bytes) +
+                            " bytes: " + reason + "; " + std::to_string(free) + " of " + std::to_string(total) +
+                            " bytes are free. Everything is as it was. Use fewer directions (max_rank, max_share), or "
+                            "free memory and try again",
+                        bytes, free);
+}
+
+inline void* Context::allocate(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  void* memory = nullptr;
+  if (options_.allocator.allocate) {
+    std::string reason = "the allocator gave none";
+    try {
+      memory = options_.allocator.allocate(bytes, stream_);
+    } catch (const std::exception& e) {
+      reason = e.what();
+    }
+    if (!memory) throw_out_of_memory(bytes, reason);
+    return memory;
+  }
+  const cudaError_t status = cudaMallocAsync(&memory, bytes, stream_);
+  if (status == cudaErrorMemoryAllocation) throw_out_of_memory(bytes, "cudaMallocAsync failed");
+  check(status, "cudaMallocAsync", {{"bytes", static_cast<Index>(bytes)}});
+  return memory;
+}
+
+inline void Context::deallocate(void* memory, std::size_t bytes) noexcept {
+  if (!memory) return;
+  if (options_.allocator.deallocate) return options_.allocator.deallocate(memory, bytes, stream_);
+  cudaFreeAsync(memory, stream_);
+}
+
+inline void* Context::scratch_bytes(std::size_t slot, std::size_t bytes) {
+  Memory& memory = scratch_[slot];
+  if (memory.bytes >= bytes) return memory.data;
+  deallocate(memory.data, memory.bytes);
+  memory = {};
+  memory.data = allocate(bytes);
+  memory.bytes = bytes;
+  return memory.data;
+}
+
+inline const void* Context::upload_bytes(std::size_t slot, const void* table, std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  auto& last = tables_[slot];
+  const Memory before = scratch_[slot];
+  void* memory = scratch_bytes(slot, bytes);
+  const auto* begin = static_cast<const unsigned char*>(table);
+  if (before.data == memory && last.size() == bytes && std::equal(last.begin(), last.end(), begin)) return memory;
+  last.clear();  // should the copy fail
+  check(cudaMemcpyAsync(memory, table, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device",
+        {{"bytes", static_cast<Index>(bytes)}});
+  last.assign(begin, begin + bytes);
+  return memory;
+}
+
+inline void* Context::pinned_bytes(std::size_t bytes) {
+  if (pinned_.bytes >= bytes) return pinned_.data;
+  if (pinned_.data) cudaFreeHost(pinned_.data);
+  pinned_ = {};
+  check(cudaMallocHost(&pinned_.data, bytes), "cudaMallocHost", {{"bytes", static_cast<Index>(bytes)}});
+  pinned_.bytes = bytes;
+  return pinned_.data;
+}
+
+/// One thread's use of a context: its device is current, and no other thread works with it.
+class Session {
+ public:
+  explicit Session(std::shared_ptr<Context> context)
+      : context_(std::move(context)), lock_(context_->mutex()), guard_(context_->device()) {}
+
+  Context* operator->() const { return context_.get(); }
+  Context& operator*() const { return *context_; }
+
+ private:
+  std::shared_ptr<Context> context_;
+  std::lock_guard<std::recursive_mutex> lock_;
+  DeviceGuard guard_;
+};
+
+/// The cuBLAS handle of a context, set up for our calls; a handle of the user is put back as it was.
+class CublasSession {
+ public:
+  explicit CublasSession(const Context& context) : handle_(context.cublas()) {
+    check(cublasGetStream(handle_, &stream_), "cublasGetStream");
+    check(cublasGetMathMode(handle_, &math_), "cublasGetMathMode");
+    check(cublasGetPointerMode(handle_, &pointers_), "cublasGetPointerMode");
+    if (stream_ != context.stream()) check(cublasSetStream(handle_, context.stream()), "cublasSetStream");
+    restore_stream_ = stream_ != context.stream();
+    const auto math = context.allow_tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH;
+    if (math_ != math) check(cublasSetMathMode(handle_, math), "cublasSetMathMode");
+    restore_math_ = math_ != math;
+    if (pointers_ != CUBLAS_POINTER_MODE_HOST) {
+      check(cublasSetPointerMode(handle_, CUBLAS_POINTER_MODE_HOST), "cublasSetPointerMode");
+    }
+  }
+  ~CublasSession() {
+    if (restore_stream_) cublasSetStream(handle_, stream_);
+    if (restore_math_) cublasSetMathMode(handle_, math_);
+    if (pointers_ != CUBLAS_POINTER_MODE_HOST) cublasSetPointerMode(handle_, pointers_);
+  }
+  CublasSession(const CublasSession&) = delete;
+  CublasSession& operator=(const CublasSession&) = delete;
+
+  operator cublasHandle_t() const { return handle_; }
+
+ private:
+  cublasHandle_t handle_;
+  cudaStream_t stream_ = nullptr;
+  cublasMath_t math_ = CUBLAS_DEFAULT_MATH;
+  cublasPointerMode_t pointers_ = CUBLAS_POINTER_MODE_HOST;
+  bool restore_stream_ = false, restore_math_ = false;
+};
+
+/// The context of backends and matrices for which none was given: one for each device, made when it is first used.
+class DefaultContexts {
+ public:
+  static std::shared_ptr<Context> current() {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    auto& self = instance();
+    const std::lock_guard lock(self.mutex_);
+    auto& context = self.contexts_[device];
+    if (!context) context = std::make_shared<Context>(CudaOptions{.device = device});
+    return context;
+  }
+  /// Lets go of them; they end with the last matrix in them.
+  static void clear() {
+    auto& self = instance();
+    const std::lock_guard lock(self.mutex_);
+    self.contexts_.clear();
+  }
+
+ private:
+  // Never destroyed: at the end of the program the driver may be gone before us.
+  static DefaultContexts& instance() {
+    static auto* contexts = new DefaultContexts;
+    return *contexts;
+  }
+  std::mutex mutex_;
+  std::map<int, std::shared_ptr<Context>> contexts_;
+};
+
+}  // namespace detail::cuda
+}  // namespace ogpsa

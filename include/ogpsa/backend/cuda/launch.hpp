@@ -1,0 +1,214 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ogpsa/backend/cuda/context.hpp"
+
+/// \file
+/// Launches of the kernels that work on one element at a time, and of those that ask questions to many columns. The
+/// structs are those of cuda_kernels.cuh, to the byte.
+
+namespace ogpsa::detail::cuda {
+
+static_assert(static_cast<int>(DType::float32) == 0 && static_cast<int>(DType::float64) == 1 &&
+              static_cast<int>(DType::bfloat16) == 2 && static_cast<int>(DType::float16) == 3);
+
+/// Slots of a context's scratch memory. Those of one call must differ.
+enum Slot : std::size_t {
+  kTable,  // these only by `upload`
+  kFactors,
+  kRows,
+  kSideRows,
+  kMeasureTable,  // and the rows of its results in the next slot, as for the two after it
+  kChangeTable = kMeasureTable + 2,
+  kAfterTable = kChangeTable + 2,
+  kPartial = kAfterTable + 2,
+  kResults,
+  kPanel,
+  kOther,
+  kProduct,
+  kParts,
+  kSolver,
+  kInfo,
+  kSquares,
+  kRemoved
+};
+
+inline constexpr Index kThreads = 256;
+inline constexpr Index kColumnPart = 4096;
+inline constexpr double kNone = 1e300;
+
+inline Index column_blocks(Index rows, Index cols) { return (rows + kColumnPart - 1) / kColumnPart * cols; }
+
+template <class T>
+std::string typed(const char* kernel) {
+  return std::string(kernel) + (sizeof(T) == 4 ? "_f32" : "_f64");
+}
+
+/// Elements (i, j) at i * row + j * col.
+struct Strided {
+  const void* data;
+  DType dtype;
+  Index row, col;
+};
+template <class T>
+Strided strided(MatrixView<T> a) {
+  return {a.data, dtype_of<std::remove_const_t<T>>(), 1, a.stride};
+}
+
+struct CopyParameters {
+  const void* from;
+  void* to;
+  int from_dtype, to_dtype;
+  Index rows, cols;
+  Index from_row, from_col, to_row, to_col;
+  double factor;
+};
+
+/// to(i, j) <- factor * from(i, j), converted.
+inline void copy(const Session& session, Strided from, Strided to, Index rows, Index cols, double factor = 1) {
+  if (rows == 0 || cols == 0) return;
+  if (from.row == 1 && to.row == 1 && from.col == rows && to.col == rows) {
+    rows *= cols;  // one long column
+    cols = 1;
+  } else if (rows < cols && rows < kThreads) {
+    std::swap(rows, cols);
+    std::swap(from.row, from.col);
+    std::swap(to.row, to.col);
+  }
+  const CopyParameters parameters{from.data,
+                                  const_cast<void*>(to.data),
+                                  static_cast<int>(from.dtype),
+                                  static_cast<int>(to.dtype),
+                                  rows,
+                                  cols,
+                                  from.row,
+                                  from.col,
+                                  to.row,
+                                  to.col,
+                                  factor};
+  session->module().launch("ogpsa_copy", column_blocks(rows, cols), session->stream(), parameters);
+}
+
+enum class Operation : int { scale_columns, add_scaled, divide_rows, difference, add_to_tensor, multiply };
+
+struct ElementwiseParameters {
+  int operation;
+  int dtype;
+  void* a;
+  Index rows, cols, stride;
+  void* x;
+  const void* y;
+  const double* factors;
+  double weight;
+};
+
+template <class T>
+void elementwise(const Session& session, Operation operation, MatrixView<T> a, TensorView x, const void* y = nullptr,
+                 const double* factors = nullptr, double weight = 1) {
+  if (a.empty()) return;
+  const ElementwiseParameters parameters{static_cast<int>(operation),
+                                         static_cast<int>(x.dtype),
+                                         a.data,
+                                         a.rows,
+                                         a.cols,
+                                         a.stride,
+                                         x.data,
+                                         y,
+                                         factors,
+                                         weight};
+  session->module().launch(typed<T>("ogpsa_elementwise"), column_blocks(a.rows, a.cols), session->stream(), parameters);
+}
+
+/// A view for reading as the kernels take it.
+inline TensorView mutable_view(ConstTensorView t) {
+  return {const_cast<void*>(t.data), t.dtype, t.rows, t.cols, t.layout};
+}
+
+enum class Question : int { first_beyond, first_outside, max_abs };
+
+/// (Tables have no gaps between their members: two that are the same have the same bytes.)
+struct ColumnEntry {
+  const void* data;
+  Index size;
+  Index first_task;
+  int dtype, unused = 0;
+};
+struct AskParameters {
+  int question;
+  const ColumnEntry* columns;
+  Index count;
+  Index task_length;
+  double low, high;
+  double* answers;
+};
+
+struct RowsEntry {
+  Index partial;
+  Index tasks;
+  Index width;
+  Index first_task;
+};
+struct GatherParameters {
+  int combination;
+  const RowsEntry* rows;
+  Index count;
+  const double* partial;
+  double* results;
+};
+enum class Combination : int { sum, smallest, largest };
+
+/// Combines the results of tasks, in a fixed order; see `Rows` in cuda_kernels.cuh.
+inline void gather(const Session& session, Combination combination, const std::vector<RowsEntry>& rows,
+                   const double* partial, double* results, Slot slot = kRows) {
+  if (rows.empty()) return;
+  const Index count = static_cast<Index>(rows.size());
+  const GatherParameters parameters{static_cast<int>(combination), session->upload(slot, rows.data(), count), count,
+                                    partial, results};
+  session->module().launch("ogpsa_gather", rows.back().first_task + rows.back().width, session->stream(), parameters);
+}
+
+/// One answer for each tensor (contiguous, in any type); see `Question` in cuda_kernels.cuh. Two launches in all.
+inline std::vector<double> ask(const Session& session, Question question, const std::vector<ConstTensorView>& tensors,
+                               double low = 0, double high = 0) {
+  constexpr Index task_length = 65536;
+  std::vector<ColumnEntry> columns;
+  std::vector<RowsEntry> rows;
+  Index tasks = 0;
+  for (const auto& tensor : tensors) {
+    const Index own = (tensor.size() + task_length - 1) / task_length;
+    rows.push_back({tasks, own, 1, static_cast<Index>(rows.size())});
+    if (own > 0) columns.push_back({tensor.data, tensor.size(), tasks, static_cast<int>(tensor.dtype), 0});
+    tasks += own;
+  }
+  if (rows.empty()) return {};
+  const Index count = static_cast<Index>(columns.size());
+  double* answers = session->scratch<double>(kPartial, std::max<Index>(tasks, 1));
+  double* results = session->scratch<double>(kResults, static_cast<Index>(rows.size()));
+  if (tasks > 0) {
+    const AskParameters parameters{static_cast<int>(question),
+                                   session->upload(kTable, columns.data(), count),
+                                   count,
+                                   task_length,
+                                   low,
+                                   high,
+                                   answers};
+    session->module().launch("ogpsa_ask", tasks, session->stream(), parameters);
+  }
+  gather(session, question == Question::max_abs ? Combination::largest : Combination::smallest, rows, answers, results);
+  return session->fetch(results, static_cast<Index>(rows.size()));
+}
+
+/// The answer of `ask` as an index; -1: none.
+inline Index as_index(double answer) { return answer == kNone ? -1 : static_cast<Index>(answer); }
+
+/// The columns of a matrix, as tensors.
+template <class T>
+std::vector<ConstTensorView> columns_of(MatrixView<const T> a) {
+  std::vector<ConstTensorView> columns;
+  for (Index j = 0; j < a.cols; ++j) columns.emplace_back(a.data + j * a.stride, dtype_of<T>(), 1, a.rows);
+  return columns;
+}
+
+}  // namespace ogpsa::detail::cuda

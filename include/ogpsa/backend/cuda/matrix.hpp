@@ -1,0 +1,101 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "ogpsa/backend/cuda/context.hpp"
+#include "ogpsa/tensor_view.hpp"
+
+namespace ogpsa {
+
+/// A column-major matrix of `rows x cols` in device memory. Columns can be added and dropped at the end. Made by
+/// `CudaBackend::matrix`; what is done with it runs in the order of that backend's stream.
+template <class T>
+class CudaMatrix {
+ public:
+  CudaMatrix() = default;
+  /// Zeros, in a context; null: that of the current device. \throws CudaOutOfMemory
+  CudaMatrix(Index rows, Index cols, std::shared_ptr<detail::cuda::Context> context = nullptr)
+      : CudaMatrix(Empty{}, rows, std::move(context)) {
+    resize_columns(cols);  // the destructor runs where this throws, since another constructor has ended
+  }
+  CudaMatrix(const CudaMatrix& other) : CudaMatrix(other.rows_, 0, other.context_) {
+    reserve(other.cols_);
+    copy_from(other.data_, other.cols_);
+    cols_ = other.cols_;
+  }
+  CudaMatrix(CudaMatrix&& other) noexcept { swap(other); }
+  CudaMatrix& operator=(CudaMatrix other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~CudaMatrix() { release(); }
+
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  /// In device memory.
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  MatrixView<T> view() { return {data_, rows_, cols_}; }
+  MatrixView<const T> view() const { return {data_, rows_, cols_}; }
+
+  /// Keeps the first `cols` columns; new ones are zero. \throws CudaOutOfMemory, with the matrix as it was.
+  void resize_columns(Index cols) {
+    if (cols > capacity_ && rows_ > 0) {
+      CudaMatrix larger(rows_, 0, context_);
+      larger.reserve(cols);
+      larger.copy_from(data_, cols_);
+      larger.cols_ = cols_;
+      swap(larger);
+    }
+    if (cols > cols_ && rows_ > 0) {
+      const detail::cuda::Session session(context_);
+      const std::size_t bytes = bytes_of(cols - cols_);
+      detail::cuda::check(cudaMemsetAsync(data_ + rows_ * cols_, 0, bytes, session->stream()), "cudaMemsetAsync",
+                          {{"bytes", static_cast<Index>(bytes)}});
+    }
+    cols_ = cols;
+  }
+
+ private:
+  struct Empty {};
+  CudaMatrix(Empty, Index rows, std::shared_ptr<detail::cuda::Context> context)
+      : context_(std::move(context)), rows_(rows) {}
+
+  std::size_t bytes_of(Index cols) const { return static_cast<std::size_t>(rows_ * cols) * sizeof(T); }
+  void reserve(Index cols) {
+    if (rows_ * cols == 0) return;
+    if (!context_) context_ = detail::cuda::DefaultContexts::current();
+    const detail::cuda::Session session(context_);
+    data_ = static_cast<T*>(session->allocate(bytes_of(cols)));
+    capacity_ = cols;
+  }
+  void copy_from(const T* from, Index cols) {
+    if (rows_ * cols == 0) return;
+    const detail::cuda::Session session(context_);
+    const std::size_t bytes = bytes_of(cols);
+    detail::cuda::check(cudaMemcpyAsync(data_, from, bytes, cudaMemcpyDeviceToDevice, session->stream()),
+                        "cudaMemcpyAsync", {{"bytes", static_cast<Index>(bytes)}});
+  }
+  void release() noexcept {
+    if (!data_) return;
+    const std::lock_guard lock(context_->mutex());
+    context_->deallocate(data_, bytes_of(capacity_));  // whatever device is current: the stream knows its own
+    data_ = nullptr;
+  }
+  void swap(CudaMatrix& other) noexcept {
+    std::swap(context_, other.context_);
+    std::swap(data_, other.data_);
+    std::swap(rows_, other.rows_);
+    std::swap(cols_, other.cols_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+  std::shared_ptr<detail::cuda::Context> context_;
+  T* data_ = nullptr;
+  Index rows_ = 0;
+  Index cols_ = 0;
+  Index capacity_ = 0;  // columns that there is memory for
+};
+
+}  // namespace ogpsa

@@ -1,0 +1,243 @@
+#pragma once
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <vector>
+
+#include "ogpsa/backend/cuda/launch.hpp"
+#include "ogpsa/backend/gemm.hpp"
+
+/// \file
+/// Products by cuBLAS, and eigenvectors by cuSOLVER. Gram matrices and what is made from them are computed in double,
+/// a panel of rows at a time (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
+
+namespace ogpsa::detail::cuda {
+
+/// Elements of a panel; it is copied to the arithmetic type where the memory has another.
+inline constexpr Index kPanelElements = Index{1} << 22;
+
+/// Products that are added in the arithmetic type of a GEMM before they are added in double.
+inline constexpr Index kProductPart = 256;
+
+template <class T>
+struct Factor {
+  const T* data;
+  Index stride;        // between columns
+  Index batch_stride;  // between the matrices of a batch
+  Transpose transpose = Transpose::no;
+};
+
+/// c <- alpha op(a) op(b) + beta c for a batch of matrices; op(a) is m x k, op(b) k x n, c m x n.
+template <class T>
+void gemm(cublasHandle_t handle, Index m, Index n, Index k, T alpha, Factor<T> a, Factor<T> b, T beta, T* c,
+          Index stride, Index batch_stride, Index batch) {
+  if (m == 0 || n == 0 || batch == 0) return;
+  constexpr auto type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F;
+  constexpr auto compute = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F;
+  const auto op = [](Transpose t) { return t == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N; };
+  check(cublasGemmStridedBatchedEx_64(handle, op(a.transpose), op(b.transpose), m, n, k, &alpha, a.data, type, a.stride,
+                                      a.batch_stride, b.data, type, b.stride, b.batch_stride, &beta, c, type, stride,
+                                      batch_stride, batch, compute, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmStridedBatchedEx_64", {{"m", m}, {"n", n}, {"k", k}, {"batch", batch}});
+}
+
+/// Rows of a panel of `cols` columns, a multiple of `part`.
+inline Index panel_rows(Index rows, Index cols, Index part) {
+  const Index wanted = std::max<Index>(kPanelElements / std::max<Index>(cols, 1) / part, 1) * part;
+  return std::min(wanted, std::max<Index>(rows, 1));
+}
+
+/// Rows of a view in double: in place, or converted into a slot.
+template <class T>
+MatrixView<const double> in_double(const Session& session, Slot slot, MatrixView<const T> rows) {
+  if constexpr (std::is_same_v<T, double>) return rows;
+  double* memory = session->scratch<double>(slot, rows.rows * rows.cols);
+  const MatrixView<double> panel(memory, rows.rows, rows.cols);
+  copy(session, strided(rows), strided(panel), rows.rows, rows.cols);
+  return panel;
+}
+
+/// a^T b. Short sums by cuBLAS, added by `gather`, so that the error does not grow with the number of rows.
+template <class T>
+Eigen::MatrixXd gram(const Session& session, MatrixView<const T> a, MatrixView<const T> b) {
+  if (a.cols == 0 || b.cols == 0 || a.rows == 0) return Eigen::MatrixXd::Zero(a.cols, b.cols);
+  const CublasSession cublas(*session);
+  const Index part = sizeof(T) == 8 ? 64 : 256;
+  const Index size = a.cols * b.cols;
+  const Index most = panel_rows(a.rows, a.cols + b.cols, part);
+  const Index panels = (a.rows + most - 1) / most;
+  const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
+  double* partial = session->scratch<double>(kPartial, (most + part - 1) / part * size);
+  double* results = session->scratch<double>(kResults, (panels + 1) * size);
+  for (Index p = 0; p < panels; ++p) {
+    const Index first = p * most, count = std::min(most, a.rows - first);
+    const auto pa = in_double(session, kPanel, a.row_range(first, count));
+    const auto pb = same ? pa : in_double(session, kOther, b.row_range(first, count));
+    const Index full = count / part, rest = count % part;
+    const Factor<double> left{pa.data, pa.stride, part, Transpose::yes}, right{pb.data, pb.stride, part};
+    gemm<double>(cublas, a.cols, b.cols, part, 1, left, right, 0, partial, a.cols, size, full);
+    if (rest > 0) {
+      const Factor<double> left_rest{pa.data + full * part, pa.stride, 0, Transpose::yes};
+      const Factor<double> right_rest{pb.data + full * part, pb.stride, 0};
+      gemm<double>(cublas, a.cols, b.cols, rest, 1, left_rest, right_rest, 0, partial + full * size, a.cols, size, 1);
+    }
+    gather(session, Combination::sum, {{0, full + (rest > 0), size, 0}}, partial, results + p * size);
+  }
+  double* sum = results + panels * size;
+  gather(session, Combination::sum, {{0, panels, size, 0}}, results, sum);
+  const auto host = session->fetch(sum, size);
+  return Eigen::Map<const Eigen::MatrixXd>(host.data(), a.cols, b.cols);
+}
+
+/// First x.cols() columns of a <- a x
+template <class T>
+void multiply(const Session& session, MatrixView<T> a, const Eigen::MatrixXd& x) {
+  if (a.empty() || x.cols() == 0) return;
+  const CublasSession cublas(*session);
+  const double* factor = session->upload(kFactors, x.data(), x.size());
+  const Index most = panel_rows(a.rows, a.cols + x.cols(), kThreads);
+  double* product = session->scratch<double>(kProduct, most * x.cols());
+  for (Index first = 0; first < a.rows; first += most) {
+    const Index count = std::min(most, a.rows - first);
+    const MatrixView<T> rows = a.row_range(first, count);
+    const auto panel = in_double(session, kPanel, MatrixView<const T>(rows));
+    gemm<double>(cublas, count, x.cols(), a.cols, 1, {panel.data, panel.stride, 0}, {factor, x.rows(), 0}, 0, product,
+                 count, 0, 1);
+    copy(session, strided(MatrixView<double>(product, count, x.cols())), strided(rows), count, x.cols());
+  }
+}
+
+/// a <- a - q c
+template <class T>
+void subtract_product(const Session& session, MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) {
+  if (a.empty() || q.cols == 0) return;
+  const CublasSession cublas(*session);
+  const double* factor = session->upload(kFactors, c.data(), c.size());
+  const Index most = panel_rows(a.rows, a.cols + q.cols, kThreads);
+  double* difference = session->scratch<double>(kProduct, most * a.cols);
+  for (Index first = 0; first < a.rows; first += most) {
+    const Index count = std::min(most, a.rows - first);
+    const MatrixView<T> rows = a.row_range(first, count);
+    const MatrixView<double> sum(difference, count, a.cols);
+    copy(session, strided(rows), strided(sum), count, a.cols);
+    const auto panel = in_double(session, kPanel, q.row_range(first, count));
+    gemm<double>(cublas, count, a.cols, q.cols, -1, {panel.data, panel.stride, 0}, {factor, c.rows(), 0}, 1, difference,
+                 count, 0, 1);
+    copy(session, strided(sum), strided(rows), count, a.cols);
+  }
+}
+
+struct AddPartsParameters {
+  const void* from;
+  void* to;
+  Index parts;
+  Index rows, cols;
+  const double* weights;
+  int weight_of_row;
+  double* squares;
+};
+
+/// out (m x n, contiguous) <- op(a) b with weights, where the sums are long: kProductPart products at a time are added
+/// by cuBLAS, the rest in double. `squares` takes column_blocks(m, n) sums of squares of the product before weights.
+/// \param a  K x m when transposed, else m x K
+template <class T>
+void long_product(const Session& session, cublasHandle_t cublas, MatrixView<const T> a, Transpose transpose,
+                  MatrixView<const T> b, T* out, const double* weights, bool weight_of_row, double* squares) {
+  const bool transposed = transpose == Transpose::yes;
+  const Index m = transposed ? a.cols : a.rows, n = b.cols, length = b.rows;
+  const Index full = length / kProductPart, rest = length % kProductPart;
+  T* parts = session->scratch<T>(kParts, (full + (rest > 0)) * m * n);
+  const Index step = transposed ? kProductPart : kProductPart * a.stride;
+  gemm<T>(cublas, m, n, kProductPart, 1, {a.data, a.stride, step, transpose}, {b.data, b.stride, kProductPart}, 0,
+          parts, m, m * n, full);
+  if (rest > 0) {
+    gemm<T>(cublas, m, n, rest, 1, {a.data + full * step, a.stride, 0, transpose},
+            {b.data + full * kProductPart, b.stride, 0}, 0, parts + full * m * n, m, 0, 1);
+  }
+  const AddPartsParameters parameters{parts, out, full + (rest > 0), m, n, weights, weight_of_row, squares};
+  session->module().launch(typed<T>("ogpsa_add_parts"), column_blocks(m, n), session->stream(), parameters);
+}
+
+/// sum <- sum + y y^T (or y^T y when transposed), in the lower triangle.
+template <class T>
+void add_square(cublasHandle_t cublas, MatrixView<T> sum, MatrixView<const T> y, Transpose transpose) {
+  const bool transposed = transpose == Transpose::yes;
+  const T one = 1;
+  const Index n = sum.rows, k = transposed ? y.rows : y.cols;
+  const auto op = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  if constexpr (sizeof(T) == 4) {
+    check(cublasSsyrk_64(cublas, CUBLAS_FILL_MODE_LOWER, op, n, k, &one, y.data, y.stride, &one, sum.data, sum.stride),
+          "cublasSsyrk_64", {{"n", n}, {"k", k}});
+  } else {
+    check(cublasDsyrk_64(cublas, CUBLAS_FILL_MODE_LOWER, op, n, k, &one, y.data, y.stride, &one, sum.data, sum.stride),
+          "cublasDsyrk_64", {{"n", n}, {"k", k}});
+  }
+}
+
+/// The parameters of cuSOLVER's 64-bit interface.
+class SolverParameters {
+ public:
+  SolverParameters() { check(cusolverDnCreateParams(&parameters_), "cusolverDnCreateParams"); }
+  ~SolverParameters() { cusolverDnDestroyParams(parameters_); }
+  SolverParameters(const SolverParameters&) = delete;
+  SolverParameters& operator=(const SolverParameters&) = delete;
+  operator cusolverDnParams_t() const { return parameters_; }
+
+ private:
+  cusolverDnParams_t parameters_ = nullptr;
+};
+
+/// Replaces a symmetric n x n matrix (lower triangle) by its eigenvectors, eigenvalues ascending.
+/// \returns what cuSOLVER said: 0 when it converged
+inline int solve_symmetric(const Session& session, double* a, Index n, double* values) {
+  const SolverParameters parameters;
+  const auto handle = session->cusolver();
+  cudaStream_t before = nullptr;
+  check(cusolverDnGetStream(handle, &before), "cusolverDnGetStream");
+  check(cusolverDnSetStream(handle, session->stream()), "cusolverDnSetStream");
+  std::size_t device_bytes = 0, host_bytes = 0;
+  check(cusolverDnXsyevd_bufferSize(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F,
+                                    a, n, CUDA_R_64F, values, CUDA_R_64F, &device_bytes, &host_bytes),
+        "cusolverDnXsyevd_bufferSize", {{"n", n}});
+  auto* workspace = session->scratch<unsigned char>(kSolver, static_cast<Index>(device_bytes));
+  std::vector<unsigned char> host_workspace(host_bytes);
+  int* info = session->scratch<int>(kInfo, 1);
+  check(cusolverDnXsyevd(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F, a, n,
+                         CUDA_R_64F, values, CUDA_R_64F, workspace, device_bytes, host_workspace.data(), host_bytes,
+                         info),
+        "cusolverDnXsyevd", {{"n", n}, {"workspace", static_cast<Index>(device_bytes)}});
+  const int result = session->fetch(info, 1)[0];  // host_workspace is in use until then
+  check(cusolverDnSetStream(handle, before), "cusolverDnSetStream");
+  return result;
+}
+
+/// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, in double.
+template <class T>
+Eigen::VectorXd eigenvectors(const Session& session, MatrixView<const T> symmetric, MatrixView<T> vectors) {
+  const Index n = symmetric.rows;
+  if (n == 0) return {};
+  double* a = session->scratch<double>(kPanel, n * n);
+  double* values = session->scratch<double>(kResults, n);
+  const MatrixView<double> basis(a, n, n);
+  copy(session, strided(symmetric), strided(basis), n, n);
+  Eigen::VectorXd ascending;
+  if (solve_symmetric(session, a, n, values) == 0) {
+    const auto host = session->fetch(values, n);
+    ascending = Eigen::Map<const Eigen::VectorXd>(host.data(), n);
+  } else {  // clustered or repeated eigenvalues may stop a divide and conquer; Eigen's QR iteration takes them all
+    copy(session, strided(symmetric), strided(basis), n, n);
+    const auto host = session->fetch(a, n * n);
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(Eigen::Map<const Eigen::MatrixXd>(host.data(), n, n));
+    if (solver.info() != Eigen::Success) {
+      throw NumericalError("ogpsa: the eigenvalues of a symmetric matrix of " + size_text(n, n) +
+                           " did not converge; check the reference data for extreme values");
+    }
+    ascending = solver.eigenvalues();
+    session->copy_to_device(solver.eigenvectors().data(), a, static_cast<std::size_t>(n * n) * sizeof(double));
+  }
+  // The last column first.
+  copy(session, {a + (n - 1) * n, DType::float64, 1, -n}, strided(vectors), n, vectors.cols);
+  return ascending.reverse();
+}
+
+}  // namespace ogpsa::detail::cuda

@@ -1,0 +1,59 @@
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "ogpsa/backend/cuda.hpp"
+#include "ogpsa/ogpsa.hpp"
+
+/// \file
+/// Linked against the real libraries. NVRTC needs no GPU: it compiles the kernels for every kind of device that is
+/// named. Where there is a GPU, a projection on it is compared with one on the CPU; where there is none, that has to be
+/// an error that says so.
+
+using namespace ogpsa;
+
+namespace {
+
+bool compiles(const std::string& architecture) {
+  try {
+    const auto image = detail::cuda::compile_kernels(architecture);
+    std::printf("NVRTC for %s: %zu bytes\n", architecture.c_str(), image.size());
+    return image.size() > 1000;
+  } catch (const CudaError& e) {
+    std::printf("%s\n", e.what());
+    return false;
+  }
+}
+
+int project_on_device() {
+  const CudaBackend backend(CudaOptions{});
+  Eigen::MatrixXf h = Eigen::MatrixXf::Random(5000, 3), g = Eigen::MatrixXf::Random(5000, 1);
+  const auto on_device = estimate(h, {}, {}, backend);
+  auto column = backend.matrix<float>(5000, 1);
+  backend.from_host(std::span<const float>(g.data(), 5000), column.view());
+  project(TensorView(column.data(), DType::float32, 1, 5000), on_device);
+  Eigen::MatrixXf result(5000, 1);
+  backend.to_host(std::as_const(column).view(), std::span<float>(result.data(), 5000));
+  project(g, estimate(h));
+  const double error = static_cast<double>((result - g).norm() / g.norm());
+  std::printf("on the GPU: relative difference from the CPU %.2g\n", error);
+  return error <= 1e-6 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  for (int i = 1; i < count; ++i) {
+    if (!compiles(arguments[i])) return 1;
+  }
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) return project_on_device();
+  try {
+    CudaBackend(CudaOptions{}).synchronize();
+  } catch (const CudaError& e) {
+    std::printf("no GPU here: %s\n", e.what());
+    return std::strstr(e.what(), "failed with cudaError") ? 0 : 1;
+  }
+  return 1;
+}

@@ -1,0 +1,77 @@
+#include <bit>
+#include <cstring>
+
+#include "standin.hpp"
+
+/// \file
+/// The kernels themselves, compiled for the CPU: one thread of a block after the other, phase by phase.
+
+namespace ogpsa_cuda {
+namespace {
+
+struct Grid {
+  long long block = 0;
+  bool reverse = false;
+};
+Grid grid;  // one kernel at a time
+
+long long block_index() { return grid.block; }
+
+template <class F>
+void phase(F f) {
+  constexpr int threads = 256;
+  for (int i = 0; i < threads; ++i) f(grid.reverse ? threads - 1 - i : i);
+}
+
+float bits_to_float(unsigned bits) { return std::bit_cast<float>(bits); }
+unsigned float_to_bits(float x) { return std::bit_cast<unsigned>(x); }
+unsigned long long double_to_bits(double x) { return std::bit_cast<unsigned long long>(x); }
+float half_to_float(unsigned short bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
+unsigned short float_to_half(float x) { return std::bit_cast<unsigned short>(static_cast<_Float16>(x)); }
+
+}  // namespace
+}  // namespace ogpsa_cuda
+
+#define OGPSA_KERNEL static void
+#define OGPSA_DEVICE
+#define OGPSA_SHARED [[maybe_unused]] static
+#define OGPSA_UNROLL
+#include "ogpsa/backend/cuda_kernels.cuh"
+
+namespace standin {
+namespace {
+
+template <class P, void (*kernel)(P)>
+Kernel made(const char* name) {
+  return {name, sizeof(P), [](const void* bytes, Index blocks, bool reverse) {
+            P parameters;
+            std::memcpy(&parameters, bytes, sizeof parameters);
+            ogpsa_cuda::grid.reverse = reverse;
+            for (Index b = 0; b < blocks; ++b) {
+              ogpsa_cuda::grid.block = reverse ? blocks - 1 - b : b;
+              kernel(parameters);
+            }
+          }};
+}
+#define STANDIN_KERNEL(P, name) made<ogpsa_cuda::P, ogpsa_cuda::name>(#name)
+
+}  // namespace
+
+const std::vector<Kernel>& kernels() {
+  static const std::vector<Kernel> all = {
+      STANDIN_KERNEL(Copy, ogpsa_copy),
+      STANDIN_KERNEL(Elementwise, ogpsa_elementwise_f32),
+      STANDIN_KERNEL(Elementwise, ogpsa_elementwise_f64),
+      STANDIN_KERNEL(Ask, ogpsa_ask),
+      STANDIN_KERNEL(Gather, ogpsa_gather),
+      STANDIN_KERNEL(AddParts, ogpsa_add_parts_f32),
+      STANDIN_KERNEL(AddParts, ogpsa_add_parts_f64),
+      STANDIN_KERNEL(Measure, ogpsa_measure_f32),
+      STANDIN_KERNEL(Measure, ogpsa_measure_f64),
+      STANDIN_KERNEL(Change, ogpsa_change_f32),
+      STANDIN_KERNEL(Change, ogpsa_change_f64),
+  };
+  return all;
+}
+
+}  // namespace standin

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Tests the CUDA backend on the GPU of this machine, and prints one table. Needs g++, CMake, ninja, Eigen, doctest,
+# nlohmann-json, and CUDA 12 or 13 (the toolkit, or a folder with its parts, as CUDAToolkit_ROOT).
+#
+#   tests/run_gpu.sh [CMAKE-OPTION...]
+#
+# The program is the one that the stand-in is linked to elsewhere (tests/cuda), with the real libraries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cmake --preset cuda -B build/gpu -DOGPSA_CUDA_DEVICE_TESTS=ON "$@" >/dev/null
+cmake --build build/gpu --target ogpsa_cuda_device_tests ogpsa_cuda_real
+build/gpu/tests/cuda/ogpsa_cuda_real
+printf '%-28s %s\n' tests result
+status=0
+for file in tests/test_*.cpp tests/cuda/test_primitives.cpp tests/cuda/test_linear.cpp; do
+  name=$(basename "$file" .cpp)
+  case $name in
+  test_fast_math | test_kernels | test_nonnegative_least_squares | test_rank | test_report | test_safetensors | test_small_dense) continue ;;
+  esac
+  log=build/gpu/$name.log
+  if build/gpu/tests/cuda/ogpsa_cuda_device_tests --source-file="*/$name.cpp" >"$log" 2>&1; then result=ok; else result="FAILED, see $log"; fi
+  [ "$result" = ok ] || status=1
+  printf '%-28s %s   %s\n' "${name#test_}" "$result" "$(grep -o 'assertions: *[0-9]*' "$log" | head -n 1)"
+done
+exit $status
