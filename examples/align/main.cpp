@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <exception>
 #include <string>
 
@@ -37,7 +38,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "ogpsa_align: {}\n", error.what());
+    std::fprintf(stderr, "ogpsa_align: %s\n", error.what());
     return 1;
   }
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <fstream>
 
 #include "app/settings.hpp"
@@ -20,6 +22,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+/// The trained parameters in float32, from which the next stage begins; removed in the end.
+constexpr const char* kFinalFile = "final.safetensors";
 
 /// "refusals 0.93  false refusals 0.20 ..."
 std::string in_short(const json& evaluation) {
@@ -111,12 +116,25 @@ AlignmentRun::AlignmentRun(RunOptions options)
 }
 
 void AlignmentRun::log(const std::string& line) const {
-  fmt::print("{}\n", line);
+  std::puts(line.c_str());  // where it cannot be written, the run goes on
   std::fflush(stdout);
 }
 
 void AlignmentRun::execute(const std::atomic<bool>& stop) {
   fs::create_directories(options_.output_dir);
+  const auto advice = fmt::format(
+      "what is saved in '{}' stays; once this is mended (a full disk: make room), the same command goes on from there",
+      options_.output_dir.string());
+  try {
+    execute_stages(stop);
+  } catch (const ogpsa::FileError& error) {
+    throw ogpsa::FileError(fmt::format("{}\n{}", error.what(), advice));
+  } catch (const fs::filesystem_error& error) {
+    throw ogpsa::FileError(fmt::format("{}\n{}", error.what(), advice));
+  }
+}
+
+void AlignmentRun::execute_stages(const std::atomic<bool>& stop) {
   check_settings(options_.output_dir / "settings.json", settings_of(options_),
                  "give another --output_dir, or the old options to go on with it");
   auto model = load_pretrained(options_.model);
@@ -126,7 +144,7 @@ void AlignmentRun::execute(const std::atomic<bool>& stop) {
   if (options_.adapter.empty() && options_.lora.lora_r > 0) add_adapters(model, options_.lora, options_.seed);
   for (const auto& stage : stages_) execute(stage, model, stop);
   write_summary();
-  for (const auto& stage : stages_) fs::remove(options_.output_dir / stage.name / "final.pt");
+  for (const auto& stage : stages_) fs::remove(options_.output_dir / stage.name / kFinalFile);
 }
 
 void AlignmentRun::evaluate_base(CausalLm& model) const {
@@ -137,12 +155,24 @@ void AlignmentRun::evaluate_base(CausalLm& model) const {
   write_file(path, result.dump(2) + "\n");
 }
 
+bool AlignmentRun::finished(const Stage& stage) const {
+  return fs::exists(options_.output_dir / stage.name / "result.json");
+}
+
 void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomic<bool>& stop) const {
   const auto folder = options_.output_dir / stage.name;
   fs::create_directories(folder);
-  if (fs::exists(folder / "result.json")) {
+  if (finished(stage)) {
     log(stage.name + ": done before");
-    if (fs::exists(folder / "final.pt")) torch::load(model, (folder / "final.pt").string());
+    Checkpoints(folder).remove();
+    if (!std::all_of(stages_.begin(), stages_.end(), [this](const auto& s) { return finished(s); })) {
+      if (!fs::exists(folder / kFinalFile)) {
+        throw ogpsa::FileError(
+            fmt::format("'{}' is gone, with which the next stage begins; remove '{}' to train {} again",
+                        (folder / kFinalFile).string(), (folder / "result.json").string(), stage.name));
+      }
+      load_parameters(model, folder / kFinalFile);
+    }
     return;
   }
   const auto loss = loss_of(stage, model, stage.settings.dataset, stage.settings.max_rows, "reference_log_probs");
@@ -153,7 +183,7 @@ void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomi
   Trainer trainer(model, *loss, stage.settings.train,
                   Protection(model, references_of(stage, model), stage.settings.protection), replay.get());
   train(stage, trainer, stop);
-  torch::save(model, (folder / "final.pt").string());  // in float32, for the next stage
+  save_parameters(model, folder / kFinalFile);
   save_model(stage, model);
   const auto result = result_of(stage, model, timing_of(folder / "metrics.jsonl"));
   write_file(folder / "result.json", result.dump(2) + "\n");
@@ -191,14 +221,18 @@ std::vector<Reference> AlignmentRun::references_of(const Stage& stage, CausalLm&
 void AlignmentRun::train(const Stage& stage, Trainer& trainer, const std::atomic<bool>& stop) const {
   const auto folder = options_.output_dir / stage.name;
   const Checkpoints checkpoints(folder);
-  if (const auto last = checkpoints.latest()) trainer.load(*last);
+  checkpoints.restore([&](const auto& path) { trainer.load(path); }, [this](const auto& line) { log(line); });
+  auto saved = trainer.step();
   if (trainer.step() > 0) log(fmt::format("{}: goes on at step {}", stage.name, trainer.step()));
   log(fmt::format("{}: {} steps of {} rows, {}", stage.name, trainer.total_steps(),
                   stage.settings.train.rows_per_step(), name(stage.settings.protection.method)));
   Metrics metrics(folder / "metrics.jsonl", trainer.step());
   Metrics blocks(folder / "blocks.jsonl", trainer.step());
   Progress progress(static_cast<double>(trainer.total_steps() - trainer.step()), 1, "steps");
-  const auto save = [&] { checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); }); };
+  const auto save = [&] {
+    if (saved != trainer.step()) checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); });
+    saved = trainer.step();
+  };
   while (!trainer.done()) {
     const auto record = trainer.advance();
     metrics.write(line_of(record, trainer.protection()));

@@ -44,7 +44,9 @@ class AlignmentRun {
   };
 
   void log(const std::string& line) const;
+  void execute_stages(const std::atomic<bool>& stop);
   void evaluate_base(CausalLm& model) const;
+  bool finished(const Stage& stage) const;
   void execute(const Stage& stage, CausalLm& model, const std::atomic<bool>& stop) const;
   void train(const Stage& stage, Trainer& trainer, const std::atomic<bool>& stop) const;
   std::shared_ptr<const Loss> loss_of(const Stage& stage, CausalLm& model, const Paths& files, std::int64_t rows,

@@ -75,7 +75,7 @@ void load_adapter(CausalLm& model, const fs::path& folder) {
   } catch (const ogpsa::InvalidArgument& error) {
     throw ogpsa::InvalidArgument("'" + folder.string() + "': " + error.what());
   }
-  copy_weights(map_safetensors(folder / kWeightsFile), adapter_parameters(model), (folder / kWeightsFile).string());
+  copy_tensors(map_safetensors(folder / kWeightsFile), adapter_parameters(model), (folder / kWeightsFile).string());
 }
 
 void save_adapter(CausalLm& model, const fs::path& folder, const std::string& base, const LoraOptions& options,

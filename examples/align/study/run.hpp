@@ -87,11 +87,11 @@ class Workbench {
     if (run.start.empty()) {
       initialize(model, run.seed);
     } else {
-      torch::load(model, (folder_ / run.start / "model.pt").string());
+      load_parameters(model, folder_ / run.start / "model.safetensors");
     }
     const auto loss = loss_of(run, model);
     Trainer trainer(model, *loss, run.train, Protection(model, references_, run.protection));
-    if (const auto last = checkpoints.latest()) trainer.load(*last);
+    checkpoints.restore([&](const auto& path) { trainer.load(path); }, [](const auto&) {});
     const auto start = std::chrono::steady_clock::now();
     const auto first = trainer.step();
     train(run, trainer, checkpoints, progress, stop);
@@ -100,8 +100,7 @@ class Workbench {
                   mean_fraction_removed(folder / "metrics.jsonl"),
                   seconds.count() / static_cast<double>(std::max<std::int64_t>(1, trainer.step() - first))};
     progress.advance(evaluator_.rows(), text_of(run));
-    torch::save(model, (folder / "model.pt.tmp").string());
-    std::filesystem::rename(folder / "model.pt.tmp", folder / "model.pt");
+    save_parameters(model, folder / "model.safetensors");
     write_file(folder / "result.json", nlohmann::json(result).dump(2) + "\n");
     checkpoints.remove();
     return result;

@@ -9,8 +9,7 @@
 #include "app/run.hpp"
 #include "hugging_face/pretrained.hpp"
 #include "terminal/stop.hpp"
-#include "tests/support.hpp"
-#include "tests/text_support.hpp"
+#include "tests/project.hpp"
 #include "train/checkpoint.hpp"
 
 using namespace align;
@@ -19,89 +18,31 @@ using nlohmann::json;
 
 namespace {
 
-/// A checkpoint with the tokenizer of a fixture, and data files beside it.
-class Project {
- public:
-  Project() {
-    const auto fixture = text_fixture("smollm");
-    std::filesystem::create_directories(model());
-    write_file(model() / "tokenizer.json", fixture.at("tokenizer").dump());
-    write_file(model() / "tokenizer_config.json",
-               json{{"bos_token", "<|im_start|>"}, {"eos_token", "<|im_end|>"}}.dump());
-    auto config = tiny_config();
-    config.vocab_size = BpeTokenizer(model()).size();
-    write_file(model() / "config.json", json{{"model_type", "llama"},
-                                             {"vocab_size", config.vocab_size},
-                                             {"hidden_size", config.hidden_size},
-                                             {"intermediate_size", config.intermediate_size},
-                                             {"num_hidden_layers", config.num_hidden_layers},
-                                             {"num_attention_heads", config.num_attention_heads},
-                                             {"num_key_value_heads", config.num_key_value_heads},
-                                             {"rms_norm_eps", config.rms_norm_eps},
-                                             {"tie_word_embeddings", true}}
-                                            .dump());
-    auto weights = tiny_model(2, config);
-    save_weights(weights, model(), torch::kFloat32);
-    write_rows();
-  }
-
-  std::filesystem::path model() const { return folder_.path() / "model"; }
-  std::filesystem::path operator/(const std::string& name) const { return folder_.path() / name; }
-
-  RunOptions options(const std::string& output, const std::string& method) const {
-    RunOptions o;
-    o.model = model();
-    o.output_dir = folder_.path() / output;
-    o.text = {.chat_template = "smollm2", .max_length = 120};
-    o.sft.dataset = {*this / "safety.jsonl"};
-    o.dpo.dataset = {*this / "pairs.jsonl"};
-    o.sft.reference_dataset = o.dpo.reference_dataset = {*this / "general.jsonl"};
-    o.sft.train = {.learning_rate = 1e-2, .num_train_epochs = 2, .per_device_train_batch_size = 3};
-    o.dpo.train = {.learning_rate = 1e-2, .num_train_epochs = 1, .per_device_train_batch_size = 2};
-    o.sft.protection = {.refresh_every = 2, .batch_size = 3};
-    o.dpo.protection.refresh_every = 2;
-    o.evaluation.eval_loss = {*this / "general.jsonl"};
-    o.evaluation.eval_harmful = {*this / "prompts.jsonl"};
-    o.evaluation.max_new_tokens = 4;
-    o.save_steps = 3;
-    finish_run_options(o, method);
-    return o;
-  }
-
- private:
-  void write_rows() const {
-    const char* nouns[] = {"the station", "a lock", "the oven", "a letter", "the baker", "a ladder", "the church"};
-    std::string safety, pairs, general, prompts;
-    for (const auto* noun : nouns) {
-      const auto ask = std::string("How do I break ") + noun + "?";
-      safety += json{{"instruction", ask}, {"input", ""}, {"output", "I will not help."}}.dump() + "\n";
-      pairs +=
-          json{{"prompt", ask}, {"chosen", "No."}, {"rejected", std::string("Hit ") + noun + " hard."}}.dump() + "\n";
-      general += json{{"messages", json::array({{{"role", "user"}, {"content", std::string("Where is ") + noun + "?"}},
-                                                {{"role", "assistant"}, {"content", "Behind you."}}})}}
-                     .dump() +
-                 "\n";
-      prompts += json{{"prompt", ask}, {"category", "x"}}.dump() + "\n";
-    }
-    write_file(*this / "safety.jsonl", safety);
-    write_file(*this / "pairs.jsonl", pairs);
-    write_file(*this / "general.jsonl", general);
-    write_file(*this / "prompts.jsonl", prompts);
-  }
-
-  TemporaryFolder folder_;
-};
+RunOptions small_run(const Project& project, const std::string& output, const std::string& method) {
+  RunOptions o;
+  o.model = project.model();
+  o.output_dir = project / output;
+  o.text = {.chat_template = "smollm2", .max_length = 120};
+  o.sft.dataset = {project / "safety.jsonl"};
+  o.dpo.dataset = {project / "pairs.jsonl"};
+  o.sft.reference_dataset = o.dpo.reference_dataset = {project / "general.jsonl"};
+  o.sft.train = {.learning_rate = 1e-2, .num_train_epochs = 2, .per_device_train_batch_size = 3};
+  o.dpo.train = {.learning_rate = 1e-2, .num_train_epochs = 1, .per_device_train_batch_size = 2};
+  o.sft.protection = {.refresh_every = 2, .batch_size = 3};
+  o.dpo.protection.refresh_every = 2;
+  o.evaluation.eval_loss = {project / "general.jsonl"};
+  o.evaluation.eval_harmful = {project / "prompts.jsonl"};
+  o.evaluation.max_new_tokens = 4;
+  o.save_steps = 3;
+  finish_run_options(o, method);
+  return o;
+}
 
 std::vector<double> losses(const std::filesystem::path& metrics) {
   std::vector<double> result;
   std::ifstream file(metrics);
   for (std::string line; std::getline(file, line);) result.push_back(json::parse(line).at("loss").get<double>());
   return result;
-}
-
-json read(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  return json::parse(file);
 }
 
 void run_to_the_end(const RunOptions& options) {
@@ -116,9 +57,9 @@ TEST_CASE("a run of SFT -> DPO that is stopped after every step ends as one that
   const Project project;
   for (const auto* method : {"plain", "ogpsa", "structured"}) {
     CAPTURE(method);
-    const auto whole = project.options(std::string("whole-") + method, method);
+    const auto whole = small_run(project, std::string("whole-") + method, method);
     run_to_the_end(whole);
-    const auto broken = project.options(std::string("broken-") + method, method);
+    const auto broken = small_run(project, std::string("broken-") + method, method);
     const std::atomic<bool> stop = true;
     int stops = 0;
     for (bool done = false; !done; ++stops) {
@@ -147,14 +88,14 @@ TEST_CASE("a run of SFT -> DPO that is stopped after every step ends as one that
 
 TEST_CASE("a folder belongs to one set of options; what cannot be is said before anything is written") {
   const Project project;
-  auto options = project.options("out", "plain");
+  auto options = small_run(project, "out", "plain");
   options.dpo.dataset.clear();
   options.sft.train.max_steps = 1;
   run_to_the_end(options);
   auto other = options;
   other.sft.train.learning_rate = 1;
   CHECK_THROWS_WITH_AS(run_to_the_end(other), doctest::Contains("learning_rate"), ogpsa::InvalidArgument);
-  auto without = project.options("never", "ogpsa");
+  auto without = small_run(project, "never", "ogpsa");
   without.sft.reference_dataset.clear();
   CHECK_THROWS_WITH_AS(run_to_the_end(without), doctest::Contains("sft_reference_dataset"), ogpsa::InvalidArgument);
   CHECK(!std::filesystem::exists(without.output_dir));
@@ -162,7 +103,7 @@ TEST_CASE("a folder belongs to one set of options; what cannot be is said before
 
 TEST_CASE("the adapter of a LoRA run, and replay, train, and the adapter is gone on with") {
   const Project project;
-  auto options = project.options("lora", "plain");
+  auto options = small_run(project, "lora", "plain");
   options.lora.lora_r = 2;
   options.dpo.dataset.clear();
   options.sft.replay_dataset = {project / "general.jsonl"};

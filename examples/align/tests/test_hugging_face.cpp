@@ -104,9 +104,9 @@ TEST_CASE("a checkpoint that does not fit is an error that names the tensor, and
   const TemporaryFolder folder, target;
   auto model = tiny_model(3);
   write_checkpoint(model, folder.path());
-  Weights all;
+  Tensors all;
   for (const auto& item : model->named_parameters()) all[item.key()] = item.value();
-  const auto load = [&](const Weights& weights) { load_weights(model, weights, "here"); };
+  const auto load = [&](const Tensors& weights) { load_weights(model, weights, "here"); };
   auto less = all, more = all, wrong = all, tied = all;
   less.erase("model.norm.weight");
   CHECK_THROWS_WITH_AS(load(less), Contains("model.norm.weight"), ogpsa::FileError);

@@ -16,7 +16,7 @@ std::filesystem::path folder_of(const std::string& name) {
 }
 
 /// Rows of a batch as it stands in a fixture: PREFIX ids, mask, answer.
-std::vector<Example> examples_of(const Weights& expected, const std::string& prefix) {
+std::vector<Example> examples_of(const Tensors& expected, const std::string& prefix) {
   std::vector<Example> examples;
   const auto &ids = expected.at(prefix + "ids"), &mask = expected.at(prefix + "mask");
   for (std::int64_t row = 0; row < ids.size(0); ++row) {
@@ -36,7 +36,7 @@ double relative_difference(const torch::Tensor& a, const torch::Tensor& b) {
   return ((a - b).norm() / b.norm()).item<double>();
 }
 
-void check_gradients(CausalLm& model, const Weights& expected, const std::string& prefix) {
+void check_gradients(CausalLm& model, const Tensors& expected, const std::string& prefix) {
   for (auto& item : model->named_parameters()) {
     CAPTURE(item.key());
     CHECK(relative_difference(item.value().grad(), expected.at(prefix + "." + item.key())) < 1e-4);

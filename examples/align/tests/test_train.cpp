@@ -216,7 +216,8 @@ TEST_CASE("a resumed run equals one that was never stopped, bit for bit") {
   }
 }
 
-TEST_CASE("two checkpoints are kept, and one that was not finished is not taken for one") {
+TEST_CASE(
+    "two checkpoints are kept; one that was not finished is not taken for one, one that is damaged is passed over") {
   const TemporaryFolder folder;
   const Checkpoints checkpoints(folder.path());
   CHECK(!checkpoints.latest());
@@ -227,7 +228,24 @@ TEST_CASE("two checkpoints are kept, and one that was not finished is not taken 
   CHECK(!std::filesystem::exists(folder.path() / "checkpoint-9"));
   CHECK_THROWS(checkpoints.save(200, [](const auto&) { throw ogpsa::FileError("disk full"); }));
   CHECK(checkpoints.latest() == folder.path() / "checkpoint-100");
+  CHECK(!std::filesystem::exists(folder.path() / "checkpoint.tmp"));
+  std::filesystem::create_directory(folder.path() / "checkpoint-mine");
+  std::vector<std::string> seen, said;
+  const auto restore = [&](const std::string& damaged) {
+    return checkpoints.restore(
+        [&](const auto& path) {
+          seen.push_back(path.filename());
+          if (seen.back() >= damaged) throw ogpsa::FileError(seen.back() + " is cut short");
+        },
+        [&](const auto& line) { said.push_back(line); });
+  };
+  CHECK(restore("checkpoint-100"));
+  CHECK(seen == std::vector<std::string>{"checkpoint-100", "checkpoint-10"});
+  CHECK(said == std::vector<std::string>{"checkpoint-100 is cut short; the checkpoint before is used"});
+  CHECK_THROWS_WITH_AS(restore("checkpoint-10"), doctest::Contains("remove"), ogpsa::FileError);
   checkpoints.remove();
+  CHECK(!restore(""));
+  std::filesystem::remove(folder.path() / "checkpoint-mine");
   CHECK(std::filesystem::is_empty(folder.path()));
 }
 

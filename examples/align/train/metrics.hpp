@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -29,7 +31,7 @@ class Metrics {
   /// The same for a line that is JSON already; nothing for an empty one.
   void write_text(const std::string& line) {
     file_ << line << std::flush;
-    if (!file_) throw ogpsa::FileError("cannot write '" + path_.string() + "'; check that the disk is not full");
+    if (!file_) throw ogpsa::FileError("cannot write '" + path_.string() + "': " + std::strerror(errno));
   }
 
  private:

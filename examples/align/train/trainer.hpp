@@ -13,6 +13,7 @@
 #include "train/options.hpp"
 #include "train/protection.hpp"
 #include "train/random.hpp"
+#include "train/state.hpp"
 
 namespace align {
 
@@ -60,10 +61,10 @@ class Trainer {
         replay_{replay},
         options_(std::move(options)),
         protection_(std::move(protection)),
-        optimizer_(trained(*model_), torch::optim::AdamWOptions(options_.learning_rate)
-                                         .betas(std::make_tuple(options_.adam_beta1, options_.adam_beta2))
-                                         .eps(options_.adam_epsilon)
-                                         .weight_decay(options_.weight_decay)) {
+        optimizer_(trained(model_), torch::optim::AdamWOptions(options_.learning_rate)
+                                        .betas(std::make_tuple(options_.adam_beta1, options_.adam_beta2))
+                                        .eps(options_.adam_epsilon)
+                                        .weight_decay(options_.weight_decay)) {
     check(options_);
   }
 
@@ -99,22 +100,15 @@ class Trainer {
     return record;
   }
 
+  /// \throws ogpsa::FileError
   void save(const std::filesystem::path& folder) {
-    torch::save(model_, (folder / "model.pt").string());
-    torch::serialize::OutputArchive archive;
-    optimizer_.save(archive);
-    archive.write("step", torch::tensor(step_));
-    archive.save_to((folder / "trainer.pt").string());
+    save_parameters(model_, folder / "model.safetensors");
+    save_optimizer(model_, optimizer_, step_, folder / "optimizer.safetensors");
     protection_.save(folder);
   }
   void load(const std::filesystem::path& folder) {
-    torch::load(model_, (folder / "model.pt").string());
-    torch::serialize::InputArchive archive;
-    archive.load_from((folder / "trainer.pt").string());
-    optimizer_.load(archive);
-    torch::Tensor step;
-    archive.read("step", step);
-    step_ = step.item<std::int64_t>();
+    load_parameters(model_, folder / "model.safetensors");
+    step_ = load_optimizer(model_, optimizer_, folder / "optimizer.safetensors");
     protection_.load(folder);
   }
 
@@ -127,9 +121,9 @@ class Trainer {
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   };
 
-  static std::vector<torch::Tensor> trained(torch::nn::Module& model) {
+  static std::vector<torch::Tensor> trained(CausalLm& model) {
     std::vector<torch::Tensor> parameters;
-    for (auto& p : model.parameters()) {
+    for (const auto& p : model->parameters()) {
       if (p.requires_grad()) parameters.push_back(p);
     }
     return parameters;

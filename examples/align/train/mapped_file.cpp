@@ -1,4 +1,4 @@
-#include "hugging_face/mapped_file.hpp"
+#include "train/mapped_file.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
