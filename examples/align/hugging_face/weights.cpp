@@ -15,6 +15,9 @@ namespace {
 constexpr const char* kWeightsFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
 constexpr std::pair<torch::ScalarType, const char*> kDtypes[] = {{torch::kFloat32, "float32"},
                                                                  {torch::kBFloat16, "bfloat16"},
                                                                  {torch::kFloat16, "float16"},
@@ -66,12 +69,22 @@ Tensors map_weights(const std::filesystem::path& folder) {
 }
 
 void load_weights(CausalLm& model, Tensors weights, const std::string& where) {
+  std::erase_if(weights, [](const auto& tensor) {
+    return tensor.first.ends_with(".rotary_emb.inv_freq");  // old checkpoints; config.json says the same
+  });
+  const auto head = weights.find(kHead);
+  if (model->config().tie_word_embeddings && head != weights.end()) {
+    const auto& embedding = weights.emplace(kEmbedding, head->second).first->second;
+    if (!torch::equal(head->second, embedding)) {
+      throw ogpsa::FileError(
+          fmt::format("'{}': '{}' and '{}' differ, but config.json says tie_word_embeddings; set it "
+                      "to false to use both",
+                      where, kHead, kEmbedding));
+    }
+    weights.erase(head);
+  }
   Tensors parameters;
   for (const auto& item : model->named_parameters()) parameters[item.key()] = item.value();
-  std::erase_if(weights, [&](const auto& tensor) {
-    const bool tied = model->config().tie_word_embeddings && tensor.first == "lm_head.weight";
-    return tied || tensor.first.ends_with(".rotary_emb.inv_freq");  // old checkpoints; config.json says the same
-  });
   copy_tensors(weights, parameters, where);
 }
 

@@ -17,8 +17,8 @@ std::string dtype_name(torch::ScalarType dtype);
 /// The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists.
 Tensors map_weights(const std::filesystem::path& folder);
 
-/// Copies weights to all parameters of a model (see copy_tensors). Where embeddings are tied, an `lm_head.weight` is
-/// left out.
+/// Copies weights to all parameters of a model (see copy_tensors). Where embeddings are tied, either of their two names
+/// will do. \throws ogpsa::FileError as copy_tensors does, and when embeddings that should be tied differ
 void load_weights(CausalLm& model, Tensors weights, const std::string& where);
 
 /// Writes the model's parameters in `dtype`: to model.safetensors, or, beyond `max_shard_bytes`, to numbered shards

@@ -114,7 +114,12 @@ TEST_CASE("a checkpoint that does not fit is an error that names the tensor, and
   CHECK_THROWS_WITH_AS(load(more), Contains("lora_A"), ogpsa::FileError);
   wrong["model.norm.weight"] = torch::ones({17});
   CHECK_THROWS_WITH_AS(load(wrong), Contains("17"), ogpsa::FileError);
-  tied["lm_head.weight"] = torch::ones({20, 16});
+  tied["lm_head.weight"] = tied["model.embed_tokens.weight"].detach().clone();
+  load(tied);
+  tied["lm_head.weight"][3][5] += 1;
+  CHECK_THROWS_WITH_AS(load(tied), Contains("tie_word_embeddings"), ogpsa::FileError);
+  tied["lm_head.weight"][3][5] -= 1;
+  tied.erase("model.embed_tokens.weight");
   load(tied);
   save_pretrained(model, folder.path(), target.path() / "out", torch::kFloat32);
   std::filesystem::remove(folder.path() / "config.json");
