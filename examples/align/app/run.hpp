@@ -23,7 +23,7 @@ namespace align {
 ///       blocks.jsonl            what was removed from each block
 ///       checkpoint-N/           the last two
 ///       model/                  the result as a Hugging Face folder; with LoRA an adapter in PEFT's layout
-///       result.json             its evaluation, and time per step
+///       result.json             its evaluation, and what the steps cost
 ///     summary.json              all of it in short
 ///     report.html               the same to look at
 ///
@@ -52,7 +52,7 @@ class AlignmentRun {
   std::shared_ptr<const Loss> loss_of(const Stage& stage, CausalLm& model, const Paths& files, std::int64_t rows,
                                       const std::string& cache) const;
   std::vector<Reference> references_of(const Stage& stage, CausalLm& model) const;
-  nlohmann::json result_of(const Stage& stage, CausalLm& model, const nlohmann::json& timing) const;
+  nlohmann::json result_of(const Stage& stage, CausalLm& model) const;
   void save_model(const Stage& stage, CausalLm& model) const;
   void write_summary() const;
 

@@ -6,6 +6,7 @@
 
 #include "report/arms.hpp"
 #include "report/blocks.hpp"
+#include "report/cost.hpp"
 #include "report/page.hpp"
 #include "report/run_folder.hpp"
 #include "train/checkpoint.hpp"
@@ -52,21 +53,6 @@ json curve_steps(const std::vector<std::int64_t>& steps) {
   return result;
 }
 
-/// Means over the steps, as result.json has them in the end.
-json timing_of(const MetricTable& metrics) {
-  json timing = {{"steps", metrics.steps.size()}};
-  for (const auto& [column, values] : metrics.columns) {
-    double sum = 0;
-    for (const double value : values) sum += std::isnan(value) ? 0 : value;
-    const double mean = sum / static_cast<double>(values.size());
-    if (column == "seconds") timing["seconds_per_step"] = mean;
-    if (column == "refresh_seconds") timing["refresh_seconds_per_step"] = mean;
-    if (column == "projection_seconds") timing["projection_seconds_per_step"] = mean;
-    if (column == "fraction_removed") timing["fraction_removed"] = mean;
-  }
-  return timing;
-}
-
 json object_at(const json& object, const char* key) {
   return object.is_object() && object.contains(key) && object.at(key).is_object() ? object.at(key) : json();
 }
@@ -79,9 +65,8 @@ json data_of(const StageRecord& stage, const json& settings) {
                {"learning_rate", train.is_object() ? train.value("learning_rate", json()) : json()},
                {"method", protection.is_object() ? protection.value("method", json()) : json()},
                {"evaluation", object_at(stage.result, "evaluation")},
-               {"timing", object_at(stage.result, "timing")},
+               {"cost", cost_of(stage.metrics)},
                {"steps", stage.metrics.steps.size()}};
-  if (!data["timing"].is_object()) data["timing"] = timing_of(stage.metrics);
   data["metrics"]["step"] = curve_steps(stage.metrics.steps);
   for (const auto& [column, values] : stage.metrics.columns) data["metrics"][column] = curve(values);
   if (!stage.blocks.blocks.empty()) {
@@ -102,6 +87,7 @@ json data_of(const std::vector<RunRecord>& runs) {
     json stages = json::array();
     for (const auto& stage : run.stages) stages.push_back(data_of(stage, run.settings));
     data["runs"].push_back({{"name", run.name},
+                            {"model", run.model},
                             {"arm", arms.of_run[i]},
                             {"complete", run.complete},
                             {"settings", run.settings},

@@ -66,27 +66,6 @@ std::size_t kept_before(const std::vector<std::int64_t>& steps, std::int64_t ste
   return static_cast<std::size_t>(std::lower_bound(steps.begin(), steps.end(), step) - steps.begin());
 }
 
-MetricTable read_metrics(const fs::path& folder, const std::string& name, std::vector<std::string>& notes) {
-  MetricTable table;
-  for (const char* column : {"loss", "learning_rate", "gradient_norm", "tokens", "seconds", "refresh_seconds",
-                             "projection_seconds", "fraction_removed", "angle", "basis_age"}) {
-    table.columns.emplace_back(column, std::vector<double>());
-  }
-  each_line(folder, name, notes, [&](std::int64_t step, const json& line) {
-    const auto kept = kept_before(table.steps, step);
-    table.steps.resize(kept);
-    table.steps.push_back(step);
-    for (auto& [column, values] : table.columns) {
-      values.resize(kept);
-      values.push_back(number_at(line, column.c_str()));
-    }
-  });
-  std::erase_if(table.columns, [](const auto& column) {
-    return std::all_of(column.second.begin(), column.second.end(), [](double value) { return std::isnan(value); });
-  });
-  return table;
-}
-
 /// Finds the row of a block. Lines name the same blocks in the same order, so a row is mostly where it is expected.
 class BlockRows {
  public:
@@ -164,6 +143,43 @@ std::string short_name(const fs::path& path, const std::vector<fs::path>& all) {
 
 }  // namespace
 
+std::string model_name(const fs::path& model, int runs) {
+  const auto path = normal(model), above = path.parent_path();
+  const auto name = path.filename().string();
+  for (const auto& part : path) {  // Hugging Face's cache: models--OWNER--NAME/snapshots/REVISION
+    const auto text = part.string();
+    if (text.starts_with("models--")) return text.substr(text.rfind("--") + 2);
+  }
+  if (name.starts_with("checkpoint-") && above.has_filename()) return model_name(above, runs);
+  if (name != "model" || (above.filename() != "sft" && above.filename() != "dpo")) return name;
+  const auto run = above.parent_path();
+  const auto settings = parse_file(run / "settings.json");
+  const auto begin = settings.is_object() ? settings.value("model", json()) : json();
+  if (!begin.is_string() || runs == 0) return run.filename().string();
+  return fmt::format("{} ({})", model_name(begin.get<std::string>(), runs - 1), run.filename().string());
+}
+
+MetricTable read_metrics(const fs::path& folder, const std::string& name, std::vector<std::string>& notes) {
+  MetricTable table;
+  for (const char* column : {"loss", "learning_rate", "gradient_norm", "tokens", "seconds", "refresh_seconds",
+                             "projection_seconds", "fraction_removed", "angle", "basis_age", "peak_memory"}) {
+    table.columns.emplace_back(column, std::vector<double>());
+  }
+  each_line(folder, name, notes, [&](std::int64_t step, const json& line) {
+    const auto kept = kept_before(table.steps, step);
+    table.steps.resize(kept);
+    table.steps.push_back(step);
+    for (auto& [column, values] : table.columns) {
+      values.resize(kept);
+      values.push_back(number_at(line, column.c_str()));
+    }
+  });
+  std::erase_if(table.columns, [](const auto& column) {
+    return std::all_of(column.second.begin(), column.second.end(), [](double value) { return std::isnan(value); });
+  });
+  return table;
+}
+
 RunRecord read_run(const fs::path& folder) {
   RunRecord run;
   run.name = tail(normal(folder), 1);
@@ -180,6 +196,9 @@ RunRecord read_run(const fs::path& folder) {
     throw ogpsa::InvalidArgument(fmt::format(
         "'{}' is not the folder of a run: {}; give the --output_dir of `ogpsa_align train`", folder.string(),
         fs::exists(settings) ? "its settings.json names no stage" : "it has no settings.json"));
+  }
+  if (const auto model = run.settings.find("model"); model != run.settings.end() && model->is_string()) {
+    run.model = model_name(model->get<std::string>());
   }
   run.base = read_optional(folder, "base.json", run.notes);
   run.complete = fs::exists(folder / "summary.json");

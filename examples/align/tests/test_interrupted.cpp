@@ -52,13 +52,13 @@ std::string content_of(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// The lines of metrics.jsonl without what the clock says.
+/// The lines of metrics.jsonl without what is measured.
 std::vector<json> untimed(const fs::path& metrics) {
   std::vector<json> lines;
   std::ifstream file(metrics);
   for (std::string text; std::getline(file, text);) {
     auto line = json::parse(text);
-    for (const auto* key : {"seconds", "refresh_seconds", "projection_seconds"}) line.erase(key);
+    for (const auto* key : {"seconds", "refresh_seconds", "projection_seconds", "peak_memory"}) line.erase(key);
     lines.push_back(std::move(line));
   }
   return lines;

@@ -10,7 +10,9 @@
 
 #include "report/arms.hpp"
 #include "report/blocks.hpp"
+#include "report/cost.hpp"
 #include "report/report.hpp"
+#include "report/run_folder.hpp"
 
 using namespace align;
 using nlohmann::json;
@@ -65,10 +67,19 @@ json evaluation(double loss) {
           {"refusals", 0.95}};
 }
 
+/// The subspace is estimated at step 0, for 1.75 s.
 json metrics_line(int step) {
-  return {
-      {"step", step},          {"loss", 2.0 - 0.125 * step},         {"learning_rate", 5e-5},    {"gradient_norm", 1.5},
-      {"tokens", 1200 + step}, {"seconds", 2.0 + 2.0 * (step == 0)}, {"fraction_removed", 0.25}, {"basis_age", step}};
+  return {{"step", step},
+          {"loss", 2.0 - 0.125 * step},
+          {"learning_rate", 5e-5},
+          {"gradient_norm", 1.5},
+          {"tokens", 1200 + step},
+          {"seconds", 2.0 + 2.0 * (step == 0)},
+          {"refresh_seconds", step == 0 ? 1.75 : 0.0},
+          {"projection_seconds", 0.25 + 0.125 * step},
+          {"fraction_removed", 0.25},
+          {"basis_age", step},
+          {"peak_memory", 1000 + 100 * (step == 1)}};
 }
 
 /// A line as the library itself writes it. \param removed  of each block
@@ -102,7 +113,7 @@ void write_run(const Folder& folder, const fs::path& name, const json& of_run) {
   folder.write(name / "sft" / "metrics.jsonl", metrics);
   folder.write(name / "sft" / "blocks.jsonl",
                of_run.at("sft").at("protection").at("method") == "plain" ? std::string() : blocks);
-  const json result = {{"timing", {{"seconds_per_step", 2.5}}}, {"evaluation", evaluation(1.625)}};
+  const json result = {{"evaluation", evaluation(1.625)}};
   folder.write(name / "sft" / "result.json", result.dump(2));
   folder.write(name / "summary.json", "{}");
 }
@@ -145,6 +156,7 @@ TEST_CASE("a run comes into the page as it is") {
   REQUIRE(data.at("runs").size() == 1);
   const auto& run = data.at("runs")[0];
   CHECK(run.at("name") == "one");
+  CHECK(run.at("model") == "small");
   CHECK(run.at("complete") == true);
   CHECK(run.at("settings") == settings("structured"));
   CHECK(run.at("base") == evaluation(1.5));
@@ -157,7 +169,15 @@ TEST_CASE("a run comes into the page as it is") {
   CHECK(stage.at("method") == "structured");
   CHECK(stage.at("learning_rate") == 1e-5);
   CHECK(stage.at("evaluation") == evaluation(1.625));
-  CHECK(stage.at("timing") == json{{"seconds_per_step", 2.5}});
+  const json cost = {{"steps", 3},
+                     {"seconds", 8.0},
+                     {"tokens_per_second", 3603 / 8.0},
+                     {"seconds_per_step", 2.0},
+                     {"projection_seconds_per_step", 0.375},
+                     {"refresh_seconds", {1.75}},
+                     {"fraction_removed", 0.25},
+                     {"peak_memory", 1100.0}};
+  CHECK(stage.at("cost") == cost);
   const auto first = metrics_line(0);
   for (const auto& [key, value] : first.items()) {
     INFO(key);
@@ -243,7 +263,7 @@ TEST_CASE("a run without projection, base and evaluation") {
   const Folder folder;
   write_run(folder, "plain", settings("plain"));
   fs::remove(folder.path() / "plain/base.json");
-  folder.write("plain/sft/result.json", R"({"timing":{}})");
+  folder.write("plain/sft/result.json", "{}");
   const auto run = data_of(folder, {"plain"}).at("runs")[0];
   CHECK(run.at("base").is_null());
   CHECK(run.at("notes").empty());
@@ -273,8 +293,7 @@ TEST_CASE("a run that is not finished") {
   CHECK(sft.at("evaluation").is_null());
   CHECK(sft.at("steps") == 3);
   CHECK(sft.at("heat_map").at("columns").size() == 3);
-  CHECK(sft.at("timing").at("seconds_per_step").get<double>() == doctest::Approx(8.0 / 3));
-  CHECK(sft.at("timing").at("fraction_removed") == 0.25);
+  CHECK(sft.at("cost").at("seconds_per_step") == 2.0);
   CHECK(run.at("stages")[1].at("steps") == 0);
   CHECK(run.at("stages")[1].at("metrics") == json{{"step", json::array()}});
 
@@ -376,6 +395,30 @@ TEST_CASE("several runs: names that tell them apart, and each folder once") {
   std::vector<std::string> names;
   for (const auto& run : data.at("runs")) names.push_back(run.at("name"));
   CHECK(names == std::vector<std::string>{"a/run", "b/run", "other"});
+}
+
+TEST_CASE("what a step costs is a median: one that was slow does not count; what is not measured is left out") {
+  report::MetricTable table;
+  table.steps = {0, 1, 2, 3};
+  table.columns = {{"seconds", {1.0, 90.0, 2.0, 3.0}}};
+  const json cost = {{"steps", 4}, {"seconds", 96.0}, {"seconds_per_step", 2.5}};
+  CHECK(report::cost_of(table) == cost);
+  CHECK(report::cost_of({}) == json{{"steps", 0}});
+}
+
+TEST_CASE("a model is called by its folder, or by what its maker made it from") {
+  const Folder folder;
+  const auto name = [&](const fs::path& path) { return report::model_name(folder.path() / path); };
+  CHECK(name("models/SmolLM2-135M-Instruct") == "SmolLM2-135M-Instruct");
+  CHECK(name("models/SmolLM2-135M-Instruct/") == "SmolLM2-135M-Instruct");
+  CHECK(name("hub/models--Qwen--Qwen2.5-7B-Instruct/snapshots/0123abcd") == "Qwen2.5-7B-Instruct");
+  CHECK(name("mine/checkpoint-500") == "mine");
+  CHECK(name("model") == "model");
+  CHECK(name("heal/sft/model") == "heal");  // its run cannot be seen
+  folder.write("heal/settings.json", json{{"model", folder.path() / "SmolLM2"}}.dump());
+  CHECK(name("heal/sft/model") == "SmolLM2 (heal)");
+  folder.write("heal/settings.json", json{{"model", folder.path() / "heal/sft/model"}}.dump());
+  CHECK(name("heal/sft/model").starts_with("heal (heal)"));  // nonsense, but it ends
 }
 
 TEST_CASE("an arm holds the runs that differ in learning rate and seed") {

@@ -38,6 +38,7 @@ function seconds(value) {
       value >= 0.1    ? number(value) + '\u202fs' :
                         number(1000 * value) + '\u202fms';
 }
+const gibibytes = (value) => (known(value) ? number(value / 2 ** 30) + '\u202fGiB' : '\u2013');
 /// As one writes a learning rate: 5e-5.
 const rate = (value) => (known(value) ? value === 0 ? '0' : Number(value.toExponential(2)).toExponential() : '\u2013');
 

@@ -51,7 +51,8 @@ function settings() {
 const kResultsHint = [
   'Small numbers: change from the base model, of percentages in points; ', html('span', {class: 'better'}, 'blue'),
   ' is better, ', html('span', {class: 'worse'}, 'orange'),
-  ' is worse. The tax is the rise of the general loss over that of the base model. Times are means over the steps.'
+  ' is worse. The tax is the rise of the general loss over that of the base model. A step is timed without refreshes: ' +
+      'estimates of the subspace, of which the mean time is given. Memory is that of the whole process.'
 ];
 
 main.replaceChildren();

@@ -6,19 +6,18 @@ const count = (n, word) => `${n} ${word}${n === 1 ? '' : 's'}`;
 
 function headline() {
   const runs = report.runs, open = runs.filter((run) => !run.complete).length;
-  const parts = runs.map((run) => String(run.settings.model || '').split('/').filter(Boolean).pop());
-  const models = [...new Set(parts.filter(Boolean))];
-  const model = models.length === 1 ? models[0] : hasChoices ? 'language models' : 'a language model';
+  const models = [...new Set(runs.map((run) => run.model).filter(Boolean))];
+  const model = models.length === 1 ? models[0] : models.length > 1 ? count(models.length, 'model') : 'Alignment';
   const stages = stageKeys.map((key) => kStageNames[key]).join(', then ');
+  const methods = [...new Set(report.arms.map((arm) => arm.method))];
+  const title = `${model}: ${hasChoices ? methods.join(', ') : report.arms[0].label}`;
   const arms = report.arms.map((arm) => arm.label).join('; ');
-  const what =
-      `Training runs of ogpsa_align (${stages}), with what each gained in safety and what it cost in general ability.`;
-  const which =
-      hasChoices ? `${count(runs.length, 'run')} of ${count(report.arms.length, 'arm')}: ${arms}.` : `Method: ${arms}.`;
+  const what = `${stages} by ogpsa_align, with what it gained in safety and what it cost in general ability.`;
+  const which = hasChoices ? `${count(runs.length, 'run')} of ${count(report.arms.length, 'arm')}: ${arms}.` :
+                             `Run: ${runs[0].name}.`;
   const state = open > 0 ? `${count(open, 'run')} not finished: what there is, is shown.` : '';
-  main.append(
-      html('h1', {}, `Alignment of ${model}: ${hasChoices ? count(runs.length, 'run') : runs[0].name}`),
-      html('p', {class: 'lead'}, [what, which, state].join(' ')));
+  document.title = title;
+  main.append(html('h1', {}, title), html('p', {class: 'lead'}, [what, which, state].join(' ')));
   const notes = runs.flatMap((run) => run.notes.map((note) => `${run.name}: ${note}`));
   if (notes.length > 0) main.append(html('ul', {class: 'notes'}, ...notes.map((note) => html('li', {}, note))));
 }
@@ -67,35 +66,43 @@ const partRow = (name, columns) => html(
 const scrolling = (name, style, ...children) =>
     html('div', {class: `card scroll ${style}`, tabindex: 0, role: 'region', 'aria-label': name}, ...children);
 
-/// Time of a step, and what of it is spent on projection and on estimating subspaces.
-function timeCells({stage: {timing}}, projected) {
-  const whole = timing.seconds_per_step, cells = [html('td', {}, seconds(whole))];
-  for (const key of projected ? ['projection_seconds_per_step', 'refresh_seconds_per_step'] : []) {
-    const part = timing[key] > 0 ? timing[key] : null;
-    cells.push(html('td', {}, seconds(part), part ? html('small', {}, percent(part / whole)) : null));
-  }
-  return cells;
-}
+/// Time of a step, what of it is spent on projection, each estimate of the subspace, and memory; those that any has.
+const kCosts = [
+  {name: 'Step', note: 'median time', text: (cost) => [seconds(cost.seconds_per_step)], is: 'seconds_per_step'},
+  {
+    name: 'Projection',
+    note: 'of it',
+    is: 'projection_seconds_per_step',
+    text: (cost) => {
+      const part = cost.projection_seconds_per_step;
+      return [seconds(part), known(part) ? html('small', {}, percent(part / cost.seconds_per_step)) : null];
+    }
+  },
+  {
+    name: 'Refresh',
+    note: 'beside it',
+    is: 'refresh_seconds',
+    text: ({refresh_seconds: each}) => each && each.length > 0 ?
+        [seconds(mean(each)), html('small', {}, `${each.length}\u00d7`)] :
+        ['\u2013']
+  },
+  {name: 'Memory', note: 'peak', text: (cost) => [gibibytes(cost.peak_memory)], is: 'peak_memory'},
+].filter(({is}) => entries.some((entry) => entry.stage.cost[is] !== undefined));
 
 function resultTable() {
   const all =
       [...entries.map(({run, stage}) => [stage.evaluation, run.base]), ...report.runs.map((run) => [run.base, null])];
   const measures =
       kMeasures.filter(({key}) => all.some(([evaluation, base]) => valueOf(key, evaluation, base) !== null));
-  const timed = entries.some((entry) => known(entry.stage.timing.seconds_per_step));
-  const projected = timed && entries.some((entry) => entry.stage.timing.projection_seconds_per_step > 0);
-  const times = (timed ? 1 : 0) + (projected ? 2 : 0), columns = measures.length + times;
-  const heads = [
-    head('Model'), ...measures.map(({name, note}) => head(name, note)), timed ? head('Step', 'mean time') : null,
-    ...(projected ? [head('Projection', 'of it'), head('Refresh', 'of it')] : [])
-  ];
+  const columns = measures.length + kCosts.length;
+  const heads = [head('Model'), ...[...measures, ...kCosts].map(({name, note}) => head(name, note))];
 
   const baseRow = ({base, runs}, several) => html(
       'tr', {},
       html(
           'th', {scope: 'row'}, 'Base model',
           several ? html('small', {}, `of ${runs.map((run) => run.name).join(', ')}`) : null),
-      ...measures.map((m) => valueCell(m, valueOf(m.key, base, null), null)), ...noValues(times));
+      ...measures.map((m) => valueCell(m, valueOf(m.key, base, null), null)), ...noValues(kCosts.length));
   const runRow = (entry) => {
     const {run, stage} = entry;
     const state = stage.finished ? null : stage.steps > 0 ? `at step ${stage.steps}` : 'not begun';
@@ -108,7 +115,7 @@ function resultTable() {
             (m) => valueCell(
                 m, valueOf(m.key, stage.evaluation, run.base),
                 hasOwnChange(m) ? valueOf(m.key, run.base, null) : null)),
-        ...(timed ? timeCells(entry, projected) : []));
+        ...kCosts.map(({text}) => html('td', {}, ...text(stage.cost))));
   };
   const seedsRow = (group) => {
     const {run, stage} = group[0];
@@ -122,7 +129,7 @@ function resultTable() {
           const spread = values.length > 1 ? html('small', {}, `\u00b1 ${m.spread(deviation(values))}`) : null;
           return html('td', {}, values.length > 0 ? m.format(mean(values)) : '\u2013', spread);
         }),
-        ...noValues(times));
+        ...noValues(kCosts.length));
   };
 
   const rows = bases().map((base, _, found) => baseRow(base, found.length > 1));
