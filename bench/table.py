@@ -7,15 +7,11 @@ import sys
 from pathlib import Path
 
 folder = Path(sys.argv[1])
-ours, peers = {}, {}
+ours, rates, peers = {}, {}, {}
 for path in sorted(folder.glob("*.json")):
     for row in json.loads(path.read_text())["benchmarks"]:
         name = row["name"].replace("/real_time", "")
         ours[name] = min(ours.get(name, float("inf")), row["real_time"])
-rates = {}
-for path in sorted(folder.glob("*.json")):
-    for row in json.loads(path.read_text())["benchmarks"]:
-        name = row["name"].replace("/real_time", "")
         for unit in ("GB/s", "GFLOP/s"):
             if unit in row:
                 rates[name] = max(rates.get(name, 0), row[unit])
@@ -57,7 +53,8 @@ for name in ours:
     match = re.fullmatch(r"project<(float|bfloat16), Form::(\w+)>/share:(\d+)", name)
     if match:
         dtype, form, share = match.groups()
-        peer = peers.get(f"D - (D M) M^T, PyTorch torch.{dtype.replace('float', 'float32') if dtype == 'float' else dtype}/share:{share}")
+        torch_type = {"float": "torch.float32", "bfloat16": "torch.bfloat16"}[dtype]
+        peer = peers.get(f"D - (D M) M^T, PyTorch {torch_type}/share:{share}")
         rows.append([dtype, form, share + " %", ms(ours[name]), f"{100 * rates[name] / product:.0f} %",
                      f"{peer / ours[name]:.2f}" if peer and form == "input" else ""])
 torch_rate = 2 * 2048**3 / peers["product 2048, PyTorch float32"] * 1e-6

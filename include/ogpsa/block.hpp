@@ -130,9 +130,9 @@ void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) 
   Index rank = 0;
   while (rank < svd.s.size() && svd.s(rank) > smallest * svd.s(0)) ++rank;
   const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
-  unit.restriction = scaled(Eigen::VectorXd::Ones(svd.u.rows()), svd.u.leftCols(rank), roots.cwiseInverse());
-  unit.restricted_objectives = scaled(roots, small_transposed_product(svd.u.leftCols(rank), subspace.objectives()),
-                                      Eigen::VectorXd::Ones(subspace.objectives().cols()));
+  unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
+  unit.restricted_objectives =
+      roots.asDiagonal() * small_transposed_product(svd.u.leftCols(rank), subspace.objectives());
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.

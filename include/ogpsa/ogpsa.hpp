@@ -23,6 +23,7 @@
 
 // Projection of one gradient and its modes; a whole model, with refresh, diagnostics and state.
 #include "ogpsa/projection.hpp"
+#include "ogpsa/projection_modes.hpp"
 #include "ogpsa/projector.hpp"
 #include "ogpsa/state.hpp"
 #include "ogpsa/version.hpp"

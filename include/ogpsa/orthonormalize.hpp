@@ -128,7 +128,7 @@ inline double equilibrated_condition(const Eigen::MatrixXd& r) {
   if (r.size() == 0) return 1;
   const Eigen::VectorXd norms = r.colwise().norm();
   if (!all_finite(norms) || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
-  const Eigen::VectorXd s = small_svd(scaled(Eigen::VectorXd::Ones(r.rows()), r, norms.cwiseInverse())).s;
+  const Eigen::VectorXd s = small_svd(r * norms.cwiseInverse().asDiagonal()).s;
   return s(0) / s(r.cols() - 1);
 }
 

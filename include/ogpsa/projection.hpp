@@ -1,203 +1,20 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "ogpsa/finite.hpp"
-#include "ogpsa/nonnegative_least_squares.hpp"
-#include "ogpsa/subspace.hpp"
+#include "ogpsa/projection_modes.hpp"
+
+/// \file
+/// Projection of any number of tensors, all through `project_units`.
 
 namespace ogpsa {
-
-/// What is done with the component of a gradient that lies in the subspace.
-enum class ProjectionMode {
-  /// g <- g - alpha Q Q^T g (alpha = 1: the published rule; less: soft).
-  orthogonal,
-  /// One objective h. Where <g, h> < 0 (the step would raise its loss) remove the component along h, else multiply the
-  /// whole block by `scale`: the published `threshold` mode.
-  conflicting,
-  /// Reference losses may fall but not rise: the nearest gradient with <g, h_r> >= 0 for every objective.
-  one_sided,
-  /// Keep only the component inside the subspace: the published `plane_projection` mode.
-  inside,
-};
-
-struct ProjectionOptions {
-  ProjectionMode mode = ProjectionMode::orthogonal;
-  /// Share of the component to remove, in [0, 1]; for `orthogonal`, `conflicting` and `one_sided`.
-  double alpha = 1.0;
-  /// Factor for a block that does not conflict; for `conflicting`.
-  double scale = 1.0;
-  /// The caller has seen to it that all values are finite (the norm that gradients are clipped by is, say), which saves
-  /// a pass over the gradients. A value that is not finite then spoils its block instead of being reported.
-  bool known_finite = false;
-};
-
-/// What is projected. An optimizer moves weights along -gradient and along +step, so the modes that ask for a sign
-/// (`conflicting`, `one_sided`) need to know.
-enum class Direction { gradient, step };
-
-/// What a projection did to one block or group.
-struct ProjectionResult {
-  double norm_before = 0;  ///< |g|
-  double norm_after = 0;   ///< |g'|
-  double norm_inside = 0;  ///< |Q^T g|, before
-  /// <g, h_r> / |h_r| for each objective, before: the length of g along h_r.
-  Eigen::VectorXd objective_coefficients = {};
-
-  /// 1 - |g'|^2 / |g|^2: the share of the gradient's energy that was removed; 0 for a zero gradient.
-  double fraction_removed() const {
-    const double ratio = norm_after / norm_before;
-    return norm_before > 0 && detail::is_finite(ratio) ? 1 - ratio * ratio : 0.0;
-  }
-  /// Angle between g and the subspace in radians: 0 inside it, pi/2 orthogonal to it (or to the zero subspace).
-  double angle() const {
-    const double cosine = norm_before > 0 ? norm_inside / norm_before : 0.0;
-    return std::acos(detail::is_finite(cosine) ? std::min(1.0, cosine) : 0.0);
-  }
-};
-
-/// Pieces that share one set of coefficients (a block, or the blocks of a group), and what to do with them.
-template <class T>
-struct ProjectionUnit {
-  std::string name = {};
-  std::vector<ProjectionPiece<T>> pieces = {};
-  ProjectionOptions options = {};
-  Direction direction = Direction::gradient;
-  /// Coordinates (k x K) and norms (K) of the objectives, for the flat form.
-  const Eigen::MatrixXd* objectives = nullptr;
-  const Eigen::VectorXd* objective_norms = nullptr;
-  /// Soft weights in [0, 1] of the coefficients (k_left x k_right, or k x 1 for one side); empty: all 1.
-  Eigen::MatrixXd weights = {};
-  /// Names of the pieces, for errors; empty: all have the unit's name.
-  std::vector<std::string> piece_names = {};
-  /// Where only some rows Q_g of a flat basis are given: W (k x r) such that Q_g W is orthonormal and spans what Q_g
-  /// does; empty: all rows are given.
-  Eigen::MatrixXd restriction = {};
-  /// Coordinates (r x K) of the objectives' given rows in Q_g W.
-  Eigen::MatrixXd restricted_objectives = {};
-};
-
-/// \throws InvalidArgument for an option outside its range.
-inline void check(const ProjectionOptions& options) {
-  if (!(options.alpha >= 0 && options.alpha <= 1)) {
-    throw InvalidArgument("ogpsa: ProjectionOptions: alpha is " + std::to_string(options.alpha) +
-                          "; it must be in [0, 1]");
-  }
-  if (!detail::is_finite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
-}
-
 namespace detail {
-
-template <class T>
-const char* needs_objectives(const ProjectionUnit<T>& unit) {
-  if (unit.options.mode == ProjectionMode::one_sided) return "one_sided";
-  if (unit.options.mode == ProjectionMode::conflicting) return "conflicting";
-  return nullptr;
-}
-
-/// \throws InvalidArgument when the unit's mode needs objectives that its subspace does not have.
-template <class T>
-void check_mode(const ProjectionUnit<T>& unit) {
-  check(unit.options);
-  const char* mode = needs_objectives(unit);
-  if (!mode) return;
-  const std::string where = "ogpsa: block '" + unit.name + "': projection mode " + mode;
-  const Index count = unit.objectives ? unit.objectives->cols() : 0;
-  if (!unit.objectives) {
-    throw InvalidArgument(where +
-                          " needs the signs of the reference objectives, which a structured subspace does not "
-                          "have; use the flat form or mode orthogonal");
-  }
-  if (unit.options.mode == ProjectionMode::conflicting && count != 1) {
-    throw InvalidArgument(where + " is defined for one objective, but the subspace has " + std::to_string(count) +
-                          "; use mode one_sided");
-  }
-  if (count == 0) {
-    throw InvalidArgument(where + " needs reference objectives, but the subspace has none; collect per objective");
-  }
-}
-
-/// <g, h_r> / |h_r| for each objective.
-inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
-                                              const Eigen::MatrixXd& c) {
-  Eigen::VectorXd result = Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
-  for (Eigen::Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
-    if ((*norms)(r) > 0) result(r) = (objectives->col(r) / (*norms)(r)).dot(c.col(0));
-  }
-  return result;
-}
-
-template <class T>
-bool is_linear(const ProjectionUnit<T>& unit) {
-  return unit.options.mode == ProjectionMode::orthogonal || unit.options.mode == ProjectionMode::inside;
-}
-
-/// The modes whose change follows from the coefficients alone.
-template <class T>
-LinearChange linear_change(const ProjectionUnit<T>& unit) {
-  const bool inside = unit.options.mode == ProjectionMode::inside;
-  return {inside ? 0.0 : 1.0, inside ? -1.0 : unit.options.alpha, unit.weights};
-}
-
-/// Modes on the coefficients c of a gradient in an orthonormal basis, and the objectives in it: what to keep of the
-/// gradient and which coefficients to remove.
-template <class T>
-PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, const Eigen::MatrixXd& objectives) {
-  const auto& options = unit.options;
-  const double sign = unit.direction == Direction::gradient ? 1.0 : -1.0;
-  switch (options.mode) {
-    case ProjectionMode::orthogonal:
-    case ProjectionMode::inside:
-      return linear_change(unit)(c);
-    case ProjectionMode::conflicting: {
-      const double norm = objectives.col(0).stableNorm();
-      const Eigen::VectorXd h = objectives.col(0) / (norm > 0 ? norm : 1.0);
-      const double product = sign * h.dot(c.col(0));
-      if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
-      return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
-    }
-    case ProjectionMode::one_sided:
-      return {1.0, -options.alpha * sign * nonnegative_least_squares(objectives, -sign * c.col(0)).fitted};
-  }
-  throw InvalidArgument("ogpsa: unknown ProjectionMode");
-}
-
-/// Objectives of which the basis holds nothing but rounding (it was truncated, or their rows are left out) have no sign
-/// there: they become zero.
-inline void drop_rounding(Eigen::MatrixXd& objectives, const Eigen::VectorXd& norms, double tolerance) {
-  for (Eigen::Index r = 0; r < objectives.cols(); ++r) {
-    if (objectives.col(r).stableNorm() <= tolerance * norms(r)) objectives.col(r).setZero();
-  }
-}
-
-/// The same for the coefficients of a unit as they were measured. Also fills in what they say about the gradient.
-template <class T>
-PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, ProjectionResult& result) {
-  result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, inner);
-  const bool whole = unit.restriction.size() == 0;
-  Eigen::MatrixXd objectives;
-  if (needs_objectives(unit)) {
-    objectives = whole ? *unit.objectives : unit.restricted_objectives;
-    drop_rounding(objectives, *unit.objective_norms, default_relative_tolerance<T>(objectives.rows()));
-  }
-  // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
-  const Eigen::MatrixXd c = whole ? inner : small_transposed_product(unit.restriction, inner);
-  result.norm_inside = c.squaredNorm();
-  PieceChange change = decide(unit, c, objectives);
-  if (!whole) change.remove = small_product(unit.restriction, change.remove);
-  return change;
-}
-
-template <class T>
-SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
-  const PieceChange change = linear_change(unit)(Eigen::VectorXd::Ones(rank));
-  return {change.keep, change.remove};
-}
 
 template <class T>
 [[noreturn]] void throw_out_of_range(const ProjectionUnit<T>& unit, const std::string& name) {
@@ -271,11 +88,19 @@ struct ProjectionBatch {
   /// this limit stay in range.
   static constexpr int limit = std::numeric_limits<T>::max_exponent - 13;
 
+  /// The first of the pieces that must not be changed before it is known what is in all; -1: none, or the caller knows.
+  template <class B>
+  static Index first_bad(const B& backend, std::span<const ProjectionUnit<T>> units,
+                         const std::vector<ProjectionPiece<T>>& pieces, const std::vector<std::size_t>& unit_of) {
+    const auto known = [&](std::size_t u) { return units[u].options.known_finite; };
+    if (std::all_of(unit_of.begin(), unit_of.end(), known)) return -1;
+    return backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), limit);
+  }
+
   /// \throws NonFiniteError
   template <class B>
   void check_sides(const B& backend, std::span<const ProjectionUnit<T>> units) const {
-    if (sides.empty() || units[side_unit[0]].options.known_finite) return;
-    const Index bad = backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(sides), limit);
+    const Index bad = first_bad(backend, units, sides, side_unit);
     if (bad < 0) return;
     const auto p = static_cast<std::size_t>(bad);
     throw_bad_piece(backend, units[side_unit[p]], sides[p]);
@@ -290,8 +115,7 @@ struct ProjectionBatch {
       const auto& unit = units[shared_unit[p]];
       if (!is_linear(unit) || unit.restriction.size() > 0 || unit.pieces.size() > 1) return false;
     }
-    return units[shared_unit[0]].options.known_finite ||
-           backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(shared), limit) < 0;
+    return first_bad(backend, units, shared, shared_unit) < 0;
   }
 
   /// Instead of measure, all_reduce and apply_shared.

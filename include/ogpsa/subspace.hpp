@@ -121,9 +121,7 @@ class Subspace {
     Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
-    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const {
-      return detail::scaled(Eigen::VectorXd::Ones(r.rows()), r, factors);
-    }
+    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const { return r * factors.asDiagonal(); }
   };
 
   Columns prepare(Matrix& gradients, const EstimateOptions& options) const;

@@ -4,8 +4,7 @@
 
 #include <filesystem>
 #include <memory>
-#include <sstream>
-#include <string>
+#include <ogpsa/torch/optimizer_step.hpp>
 #include <type_traits>
 #include <utility>
 
@@ -35,22 +34,10 @@ inline void load_parameters(CausalLm& model, const std::filesystem::path& file) 
   copy_tensors(map_safetensors(file), trained_parameters(model), file.string());
 }
 
-/// By what an optimizer knows a parameter: its address, in older versions of LibTorch as text.
-template <class Key>
-Key state_key(const torch::Tensor& parameter) {
-  if constexpr (std::is_same_v<Key, std::string>) {
-    std::ostringstream text;
-    text << parameter.unsafeGetTensorImpl();
-    return text.str();
-  } else {
-    return parameter.unsafeGetTensorImpl();
-  }
-}
-
 /// AdamW's state of one parameter; made where there is none yet.
 inline torch::optim::AdamWParamState& adamw_state(torch::optim::AdamW& optimizer, const torch::Tensor& parameter) {
   using Key = std::decay_t<decltype(optimizer.state())>::key_type;
-  auto& state = optimizer.state()[state_key<Key>(parameter)];
+  auto& state = optimizer.state()[ogpsa::torch::detail::state_key<Key>(parameter)];
   if (state == nullptr) {
     auto fresh = std::make_unique<torch::optim::AdamWParamState>();
     fresh->exp_avg(torch::zeros_like(parameter)).exp_avg_sq(torch::zeros_like(parameter));

@@ -20,15 +20,14 @@ struct DotsKernel {
   OGPSA_ALWAYS_INLINE static void run(const T* const* a, const T* const* b, Index n, double* sums) {
     using V = Vector<double, Bytes>;
     typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
-    const T *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3];
     typename V::Type lanes[kColumns][kColumns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
-      const typename V::Type x[kColumns] = {
-          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a0 + r), typename V::Type),
-          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a1 + r), typename V::Type),
-          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a2 + r), typename V::Type),
-          __builtin_convertvector(*reinterpret_cast<const Narrow*>(a3 + r), typename V::Type)};
+      typename V::Type x[kColumns];
+#pragma GCC unroll 4
+      for (Index i = 0; i < kColumns; ++i) {
+        x[i] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(a[i] + r), typename V::Type);
+      }
 #pragma GCC unroll 4
       for (Index j = 0; j < kColumns; ++j) {
         const auto y = __builtin_convertvector(*reinterpret_cast<const Narrow*>(b[j] + r), typename V::Type);
@@ -47,7 +46,7 @@ struct DotsKernel {
   }
 };
 
-/// to_j <- T(base_j + sum_k x[k + stride_x j] a_k) over n rows, for up to four columns j; without a base, it is zero.
+/// to_j <- T(base_j + sum_k x[k + stride_x j] a_k) over n rows, for `Columns` columns j; without a base, it is zero.
 /// Columns of a, of base and of `to` lie `stride_*` apart.
 template <class T>
 struct CombineTask {

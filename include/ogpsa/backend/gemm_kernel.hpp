@@ -104,11 +104,7 @@ struct GemmKernel {
         for (Index l = 0; l < width_left; ++l) {
           S* column = c + i + (j + l) * stride;
           const T* sums = tile + l * mr;
-          if (height_left == mr) {
-            for (Index r = 0; r < mr; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
-          } else {
-            for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
-          }
+          for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
         }
       }
     }

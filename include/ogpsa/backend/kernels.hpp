@@ -25,43 +25,6 @@ OGPSA_ALWAYS_INLINE T sum_lanes(T (&lanes)[kLanes]) {
   return lanes[0];
 }
 
-/// Lane sums of f(vector of a, vector of b) over n elements; what is left over at the end goes to the first lanes.
-template <class T>
-struct DotKernel {
-  /// A lane adds at most 32 products in the arithmetic type, the rest is added in double.
-  template <int Bytes>
-  OGPSA_ALWAYS_INLINE static double run(const T* a, const T* b, Index n) {
-    using V = Vector<T, Bytes>;
-    using Unaligned = typename V::Unaligned;
-    constexpr Index vectors = kLanes / V::size;
-    constexpr Index chunk = 32 * kLanes;
-    double sum = 0;
-    for (Index begin = 0; begin < n; begin += chunk) {
-      const Index end = begin + chunk < n ? begin + chunk : n;
-      typename V::Type lanes[vectors] = {};
-      Index i = begin;
-      for (; i + kLanes <= end; i += kLanes) {
-#pragma GCC unroll 8
-        for (Index v = 0; v < vectors; ++v) {
-          lanes[v] += *reinterpret_cast<const Unaligned*>(a + i + v * V::size) *
-                      *reinterpret_cast<const Unaligned*>(b + i + v * V::size);
-        }
-      }
-      T last[kLanes];
-      std::memcpy(last, lanes, sizeof last);
-      for (Index l = 0; i + l < end; ++l) last[l] += a[i + l] * b[i + l];
-      sum += static_cast<double>(sum_lanes(last));
-    }
-    return sum;
-  }
-};
-
-/// sum_i a_i b_i over n elements. Even where all roundings go one way (constant data) the error stays below 16 u.
-template <class T>
-double dot(const T* a, const T* b, Index n) {
-  return run_best<DotKernel<T>>(a, b, n);
-}
-
 /// Sums of squares in double, one lane for each number of `kLanes`.
 template <class T, int Bytes>
 struct SquareLanes {
@@ -136,7 +99,8 @@ T max_abs(const T* x, Index n) {
 }
 
 /// sum_i q_ik x_i for K columns q_k that lie `stride` apart, and sum_i x_i^2, in one pass; added to sums[0 .. K - 1]
-/// and sums[K]. Exact like `dot` and `squared_norm`.
+/// and sums[K]. A lane adds at most 32 products in the arithmetic type, the rest is added in double: even where all
+/// roundings go one way (constant data) the error of a product stays below 16 u.
 template <class T, int K>
 struct MeasureKernel {
   template <int Bytes>
@@ -219,19 +183,16 @@ template <class S, class T>
 struct ConvertKernel {
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const S* from, T* to, Index n) {
+    using V = Vector<std::uint32_t, Bytes>;
+    typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
+    using Word = typename V::Unaligned;
     Index i = 0;
     if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) {
-      using V = Vector<std::uint32_t, Bytes>;
-      typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
-      typedef std::uint32_t Word __attribute__((vector_size(Bytes), aligned(4), may_alias));
       for (; i + V::size <= n; i += V::size) {
         const auto bits = __builtin_convertvector(*reinterpret_cast<const Half*>(from + i), typename V::Type);
         *reinterpret_cast<Word*>(to + i) = bits << 16;
       }
     } else if constexpr (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>) {
-      using V = Vector<std::uint32_t, Bytes>;
-      typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
-      typedef std::uint32_t Word __attribute__((vector_size(Bytes), aligned(4), may_alias));
       for (; i + V::size <= n; i += V::size) {
         const typename V::Type bits = *reinterpret_cast<const Word*>(from + i);
         const typename V::Type rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -287,14 +248,13 @@ struct FindBeyondKernel {
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static Index run(const S* data, Index n, Bits gap) {
     using V = Vector<Bits, Bytes>;
-    typedef Bits Unaligned __attribute__((vector_size(Bytes), aligned(alignof(S)), may_alias));
     constexpr Index chunk = 4096;
     for (Index begin = 0; begin < n; begin += chunk) {
       const Index end = begin + chunk < n ? begin + chunk : n;
       typename V::Type any = {};
       Index i = begin;
       for (; i + V::size <= end; i += V::size) {
-        any |= (*reinterpret_cast<const Unaligned*>(data + i) & mask) + gap;
+        any |= (*reinterpret_cast<const typename V::Unaligned*>(data + i) & mask) + gap;
       }
       Bits bits = 0;
       for (Index l = 0; l < V::size; ++l) bits = static_cast<Bits>(bits | any[l]);

@@ -104,22 +104,14 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
 /// to <- base + a x on a panel of rows; without a base (null), a x.
 template <class T>
 void combine(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<const T> base, MatrixView<T> to) {
-  for (Index j = 0; j < x.cols();) {
-    const auto take = [&](auto columns) {
-      const CombineTask<T> task = {a.data,      a.stride,
-                                   a.cols,      x.data() + j * x.rows(),
-                                   x.rows(),    base.data == nullptr ? nullptr : base.data + j * base.stride,
-                                   base.stride, to.data + j * to.stride,
-                                   to.stride,   to.rows};
-      run_best<CombineKernel<T, columns>>(&task);
-      j += columns;
-    };
-    if (x.cols() - j >= kColumns) {
-      take(std::integral_constant<int, kColumns>());
-    } else {
-      take(std::integral_constant<int, 1>());
-    }
-  }
+  in_groups_of_columns(x.cols(), [&](auto columns, Index j) {
+    const CombineTask<T> task = {a.data,      a.stride,
+                                 a.cols,      x.data() + j * x.rows(),
+                                 x.rows(),    base.data == nullptr ? nullptr : base.data + j * base.stride,
+                                 base.stride, to.data + j * to.stride,
+                                 to.stride,   to.rows};
+    run_best<CombineKernel<T, columns>>(&task);
+  });
 }
 
 /// First x.cols() columns of a <- a x

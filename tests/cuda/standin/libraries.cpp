@@ -115,16 +115,11 @@ extern "C" {
 
 cublasStatus_t cublasCreate_v2(cublasHandle_t* handle) {
   STANDIN_CALL(CUBLAS_STATUS_ALLOC_FAILED);
-  auto* made = new Blas;
-  device.add("cuBLAS handle", made);
-  *handle = reinterpret_cast<cublasHandle_t>(made);
+  standin::hand_out("cuBLAS handle", new Blas, handle);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
-  auto& device = standin::Device::instance();
-  const std::lock_guard lock(device.mutex);
-  device.remove(__func__, "cuBLAS handle", handle);
-  delete reinterpret_cast<Blas*>(handle);
+  standin::take_back<Blas>(__func__, "cuBLAS handle", handle);
   return CUBLAS_STATUS_SUCCESS;
 }
 const char* cublasGetStatusName(cublasStatus_t) { return "CUBLAS_STATUS_OF_THE_STAND_IN"; }
@@ -196,16 +191,11 @@ cublasStatus_t cublasDsyrk_v2_64(cublasHandle_t handle, cublasFillMode_t uplo, c
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   STANDIN_CALL(CUSOLVER_STATUS_ALLOC_FAILED);
-  auto* made = new Solver;
-  device.add("cuSOLVER handle", made);
-  *handle = reinterpret_cast<cusolverDnHandle_t>(made);
+  standin::hand_out("cuSOLVER handle", new Solver, handle);
   return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
-  auto& device = standin::Device::instance();
-  const std::lock_guard lock(device.mutex);
-  device.remove(__func__, "cuSOLVER handle", handle);
-  delete reinterpret_cast<Solver*>(handle);
+  standin::take_back<Solver>(__func__, "cuSOLVER handle", handle);
   return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
@@ -220,16 +210,11 @@ cusolverStatus_t cusolverDnGetStream(cusolverDnHandle_t handle, cudaStream_t* st
 }
 cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* parameters) {
   STANDIN_CALL(CUSOLVER_STATUS_ALLOC_FAILED);
-  auto* made = new Parameters;
-  device.add("cuSOLVER parameters", made);
-  *parameters = reinterpret_cast<cusolverDnParams_t>(made);
+  standin::hand_out("cuSOLVER parameters", new Parameters, parameters);
   return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t parameters) {
-  auto& device = standin::Device::instance();
-  const std::lock_guard lock(device.mutex);
-  device.remove(__func__, "cuSOLVER parameters", parameters);
-  delete reinterpret_cast<Parameters*>(parameters);
+  standin::take_back<Parameters>(__func__, "cuSOLVER parameters", parameters);
   return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnXsyevd_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t parameters,

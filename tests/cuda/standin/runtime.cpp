@@ -26,16 +26,11 @@ CUresult library_load(CUlibrary* library, const void* code, CUjit_option*, void*
   STANDIN_CALL(CUDA_ERROR_INVALID_IMAGE);
   STANDIN_REQUIRE(options == 0 && library_options == 0);
   if (std::strncmp(static_cast<const char*>(code), "image of sm_90", 14) != 0) wrong(__func__, "another image");
-  auto* made = new Library;
-  device.add("library", made);
-  *library = reinterpret_cast<CUlibrary>(made);
+  standin::hand_out("library", new Library, library);
   return CUDA_SUCCESS;
 }
 CUresult library_unload(CUlibrary library) {
-  auto& device = standin::Device::instance();
-  const std::lock_guard lock(device.mutex);
-  device.remove(__func__, "library", library);
-  delete reinterpret_cast<Library*>(library);
+  standin::take_back<Library>(__func__, "library", library);
   return CUDA_SUCCESS;
 }
 CUresult library_get_kernel(CUkernel* kernel, CUlibrary library, const char* name) {
@@ -212,16 +207,11 @@ nvrtcResult nvrtcCreateProgram(nvrtcProgram* program, const char* text, const ch
                                const char* const*) {
   STANDIN_CALL(NVRTC_ERROR_OUT_OF_MEMORY);
   STANDIN_REQUIRE(headers == 0);
-  auto* made = new Program{text, ""};
-  device.add("NVRTC program", made);
-  *program = reinterpret_cast<nvrtcProgram>(made);
+  standin::hand_out("NVRTC program", new Program{text, ""}, program);
   return NVRTC_SUCCESS;
 }
 nvrtcResult nvrtcDestroyProgram(nvrtcProgram* program) {
-  auto& device = standin::Device::instance();
-  const std::lock_guard lock(device.mutex);
-  device.remove(__func__, "NVRTC program", *program);
-  delete reinterpret_cast<Program*>(*program);
+  standin::take_back<Program>(__func__, "NVRTC program", *program);
   return NVRTC_SUCCESS;
 }
 nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char* const* options) {

@@ -113,6 +113,20 @@ struct Kernel {
 };
 const std::vector<Kernel>& kernels();
 
+/// An object of ours as a handle, which has to be given back.
+template <class Made, class Handle>
+void hand_out(const char* kind, Made* made, Handle* handle) {
+  Device::instance().add(kind, made);
+  *handle = reinterpret_cast<Handle>(made);
+}
+template <class Made, class Handle>
+void take_back(const char* call, const char* kind, Handle handle) {
+  auto& device = Device::instance();
+  const std::lock_guard lock(device.mutex);
+  device.remove(call, kind, handle);
+  delete reinterpret_cast<Made*>(handle);
+}
+
 #define STANDIN_CALL(failure)                                     \
   auto& device = ::standin::Device::instance();                   \
   const std::lock_guard<std::recursive_mutex> lock(device.mutex); \
