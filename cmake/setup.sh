@@ -72,3 +72,8 @@ pypi_torch() {
     torch==2.15.0 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-cupti==13.*' &&
     mv "$pypi_torch_dir.part" "$pypi_torch_dir"
 }
+
+# cuda_toolkit: whether CMake will find one.
+cuda_toolkit() {
+  [ -n "${CUDAToolkit_ROOT:-}" ] || command -v nvcc >/dev/null || [ -e /usr/local/cuda/include/cuda_runtime_api.h ]
+}

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing (Debian or Ubuntu, as root or with sudo), builds, and passes all tests.
 #
-#   tests/run.sh [core|torch|sanitize|all]...
+#   tests/run.sh [core|torch|cuda|sanitize|all]...
 #
 #   core      the library without LibTorch, each header alone, the short examples, each way in (tests/consumers)
 #   torch     the LibTorch adapter with Debian's LibTorch 1.13; adapter and trainer with PyPI's 2.15
+#   cuda      the CUDA backend without a GPU (docs/gpu.md), where there is a CUDA toolkit
 #   sanitize  the core under ASan and UBSan, the threads under TSan
 #
 # Builds are in build/, logs in build/logs/. PyPI's LibTorch (1.3 GB) is kept in ${XDG_CACHE_HOME:-~/.cache}/ogpsa.
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 parts=${*:-all}
 for part in $parts; do
-  case $part in core | torch | sanitize | all) ;; *) fail "tests/run.sh: no part '$part'; parts are core, torch, sanitize, all" ;; esac
+  case $part in core | torch | cuda | sanitize | all) ;; *) fail "tests/run.sh: no part '$part'; parts are core, torch, cuda, sanitize, all" ;; esac
 done
 wanted() { [[ " $parts " == *" $1 "* || " $parts " == *" all "* ]]; }
 
@@ -43,6 +44,14 @@ if wanted torch; then
   fi
   stage "torch-pypi download" pypi_torch
   build_and_test torch-pypi torch -DOGPSA_TORCH_DIR="$pypi_torch_dir/torch" -DOGPSA_CORE_TESTS=OFF
+fi
+
+if wanted cuda; then
+  if cuda_toolkit; then
+    build_and_test cuda cuda
+  else
+    echo "cuda: left out, there is no CUDA toolkit here (12 or 13; CUDAToolkit_ROOT says where)"
+  fi
 fi
 
 if wanted sanitize; then

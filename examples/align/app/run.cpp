@@ -132,6 +132,9 @@ void AlignmentRun::execute(const std::atomic<bool>& stop) {
 void AlignmentRun::execute_stages(const std::atomic<bool>& stop) {
   check_settings(options_.output_dir / "settings.json", settings_of(options_),
                  "give another --output_dir, or the old options to go on with it");
+  if (options_.bf16 && !has_bf16_products()) {
+    log("note: this processor has no bfloat16 products (AVX512-BF16, AMX); without --bf16 the run will be faster");
+  }
   auto model = load_pretrained(options_.model);
   model->computation = {options_.bf16, options_.gradient_checkpointing};
   if (!options_.adapter.empty()) load_adapter(model, options_.adapter);

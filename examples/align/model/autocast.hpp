@@ -5,6 +5,15 @@
 
 namespace align {
 
+/// Whether this processor multiplies bfloat16 numbers itself. Elsewhere products in bfloat16 are slower than in float32.
+inline bool has_bf16_products() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");  // every processor with AMX has it too
+#else
+  return true;  // not known
+#endif
+}
+
 /// While it lives, matrix products of float32 tensors are computed in bfloat16 (what can lose much by it stays in
 /// float32). The weights stay float32: they are the masters that the optimizer updates.
 class Autocast {
