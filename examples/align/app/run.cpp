@@ -43,10 +43,10 @@ json line_of(const StepRecord& record, const Protection& protection) {
                {"gradient_norm", record.gradient_norm},
                {"tokens", record.tokens},
                {"seconds", record.seconds},
+               {"update_seconds", record.update_seconds},
                {"peak_memory", peak_memory()}};
   if (const auto projection = protection.record()) {
     line["refresh_seconds"] = record.refresh_seconds;
-    line["projection_seconds"] = record.projection_seconds;
     line["fraction_removed"] = projection->fraction_removed;
     line["angle"] = projection->angle;
     line["basis_age"] = projection->basis_age;
@@ -54,11 +54,11 @@ json line_of(const StepRecord& record, const Protection& protection) {
   return line;
 }
 
-/// "1.23 s a step, of these 0.05 s to project; 3 refreshes, 12.1 s each; at most 4.40 GiB of memory"
+/// "1.23 s a step, of these 0.05 s to update the weights; 3 refreshes, 12.1 s each; at most 4.40 GiB of memory"
 std::string in_words(const json& cost) {
   auto text = fmt::format("{:.2f} s a step", cost.value("seconds_per_step", 0.0));
-  if (cost.contains("projection_seconds_per_step")) {
-    text += fmt::format(", of these {:.3f} s to project", cost.at("projection_seconds_per_step").get<double>());
+  if (cost.contains("update_seconds_per_step")) {
+    text += fmt::format(", of these {:.3f} s to update the weights", cost.at("update_seconds_per_step").get<double>());
   }
   if (const auto refreshes = cost.value("refresh_seconds", std::vector<double>()); !refreshes.empty()) {
     const auto sum = std::accumulate(refreshes.begin(), refreshes.end(), 0.0);

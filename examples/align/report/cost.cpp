@@ -38,7 +38,7 @@ nlohmann::json cost_of(const MetricTable& metrics) {
   if (seconds.empty()) return cost;
   cost["seconds"] = sum(seconds);
   if (const auto tokens = column("tokens"); !tokens.empty()) cost["tokens_per_second"] = sum(tokens) / sum(seconds);
-  const auto refresh = column("refresh_seconds"), age = column("basis_age"), projection = column("projection_seconds"),
+  const auto refresh = column("refresh_seconds"), age = column("basis_age"), update = column("update_seconds"),
              removed = column("fraction_removed"), memory = column("peak_memory");
   if (!refresh.empty() && !age.empty()) {
     cost["refresh_seconds"] = nlohmann::json::array();
@@ -48,7 +48,7 @@ nlohmann::json cost_of(const MetricTable& metrics) {
     }
   }
   cost["seconds_per_step"] = median(seconds);
-  if (!projection.empty()) cost["projection_seconds_per_step"] = median(projection);
+  if (!update.empty()) cost["update_seconds_per_step"] = median(update);
   if (!removed.empty()) cost["fraction_removed"] = sum(removed) / static_cast<double>(removed.size());
   if (!memory.empty()) cost["peak_memory"] = *std::max_element(memory.begin(), memory.end());
   return cost;

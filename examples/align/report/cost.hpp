@@ -8,7 +8,7 @@ namespace align::report {
 
 /// What the steps of a stage cost:
 ///
-///     {"steps": N, "seconds": sum, "seconds_per_step": median, "projection_seconds_per_step": median of that part,
+///     {"steps": N, "seconds": sum, "seconds_per_step": median, "update_seconds_per_step": median of that part,
 ///      "refresh_seconds": [of each estimate of the subspace; no part of seconds_per_step], "tokens_per_second",
 ///      "fraction_removed": mean, "peak_memory": bytes, of the process}
 ///

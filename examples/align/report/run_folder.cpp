@@ -162,7 +162,7 @@ std::string model_name(const fs::path& model, int runs) {
 MetricTable read_metrics(const fs::path& folder, const std::string& name, std::vector<std::string>& notes) {
   MetricTable table;
   for (const char* column : {"loss", "learning_rate", "gradient_norm", "tokens", "seconds", "refresh_seconds",
-                             "projection_seconds", "fraction_removed", "angle", "basis_age", "peak_memory"}) {
+                             "update_seconds", "fraction_removed", "angle", "basis_age", "peak_memory"}) {
     table.columns.emplace_back(column, std::vector<double>());
   }
   each_line(folder, name, notes, [&](std::int64_t step, const json& line) {

@@ -58,7 +58,7 @@ std::vector<json> untimed(const fs::path& metrics) {
   std::ifstream file(metrics);
   for (std::string text; std::getline(file, text);) {
     auto line = json::parse(text);
-    for (const auto* key : {"seconds", "refresh_seconds", "projection_seconds", "peak_memory"}) line.erase(key);
+    for (const auto* key : {"seconds", "refresh_seconds", "update_seconds", "peak_memory"}) line.erase(key);
     lines.push_back(std::move(line));
   }
   return lines;

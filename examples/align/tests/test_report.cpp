@@ -76,7 +76,7 @@ json metrics_line(int step) {
           {"tokens", 1200 + step},
           {"seconds", 2.0 + 2.0 * (step == 0)},
           {"refresh_seconds", step == 0 ? 1.75 : 0.0},
-          {"projection_seconds", 0.25 + 0.125 * step},
+          {"update_seconds", 0.25 + 0.125 * step},
           {"fraction_removed", 0.25},
           {"basis_age", step},
           {"peak_memory", 1000 + 100 * (step == 1)}};
@@ -173,7 +173,7 @@ TEST_CASE("a run comes into the page as it is") {
                      {"seconds", 8.0},
                      {"tokens_per_second", 3603 / 8.0},
                      {"seconds_per_step", 2.0},
-                     {"projection_seconds_per_step", 0.375},
+                     {"update_seconds_per_step", 0.375},
                      {"refresh_seconds", {1.75}},
                      {"fraction_removed", 0.25},
                      {"peak_memory", 1100.0}};

@@ -71,7 +71,6 @@ class Protection {
   void project_gradients();
   /// Takes the optimizer's step.
   void step(torch::optim::Optimizer& optimizer);
-  bool projects_step() const;
   /// Of the last step; none for Method::plain.
   std::optional<ProtectionRecord> record() const;
   /// The last step block by block, as one line of JSON (ogpsa::Report); empty for Method::plain.
@@ -82,6 +81,8 @@ class Protection {
 
  private:
   struct Projector;
+
+  bool projects_step() const;
 
   CausalLm model_;
   std::vector<Reference> references_;

@@ -22,11 +22,11 @@ struct StepRecord {
   std::int64_t step = 0;
   double loss = 0;  ///< mean over the rows of the step, before it
   double learning_rate = 0;
-  double gradient_norm = 0;       ///< before clipping, after a projection of the gradient
-  std::int64_t tokens = 0;        ///< that went through the model, padding included
-  double seconds = 0;             ///< of the whole step
-  double refresh_seconds = 0;     ///< of these, to estimate the subspace
-  double projection_seconds = 0;  ///< of these, to project (with a projection of the step: and to take it)
+  double gradient_norm = 0;    ///< before clipping, after a projection of the gradient
+  std::int64_t tokens = 0;     ///< that went through the model, padding included
+  double seconds = 0;          ///< of the whole step
+  double refresh_seconds = 0;  ///< of these, to estimate the subspace
+  double update_seconds = 0;   ///< of these, from the gradients to the new weights: project, clip, AdamW
 };
 
 /// Cuts rows into micro-batches of at most `size`. Padding is computed like everything else; so rows of similar length
@@ -87,14 +87,12 @@ class Trainer {
     record.refresh_seconds = start.seconds();
     optimizer_.zero_grad();
     accumulate_gradients(record);
-    const Clock projection;
+    const Clock update;
     protection_.project_gradients();
-    record.projection_seconds = projection.seconds();
     record.gradient_norm = clip();
     for (auto& group : optimizer_.param_groups()) group.options().set_lr(record.learning_rate);
-    const Clock update;
     protection_.step(optimizer_);
-    if (protection_.projects_step()) record.projection_seconds = update.seconds();
+    record.update_seconds = update.seconds();
     ++step_;
     record.seconds = start.seconds();
     return record;

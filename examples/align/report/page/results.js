@@ -66,15 +66,16 @@ const partRow = (name, columns) => html(
 const scrolling = (name, style, ...children) =>
     html('div', {class: `card scroll ${style}`, tabindex: 0, role: 'region', 'aria-label': name}, ...children);
 
-/// Time of a step, what of it is spent on projection, each estimate of the subspace, and memory; those that any has.
+/// Time of a step, what of it goes from the gradients to the new weights (what a projection adds is the difference to a
+/// plain run), each estimate of the subspace, and memory; those that any has.
 const kCosts = [
   {name: 'Step', note: 'median time', text: (cost) => [seconds(cost.seconds_per_step)], is: 'seconds_per_step'},
   {
-    name: 'Projection',
-    note: 'of it',
-    is: 'projection_seconds_per_step',
+    name: 'Update',
+    note: 'of it: projection, AdamW',
+    is: 'update_seconds_per_step',
     text: (cost) => {
-      const part = cost.projection_seconds_per_step;
+      const part = cost.update_seconds_per_step;
       return [seconds(part), known(part) ? html('small', {}, percent(part / cost.seconds_per_step)) : null];
     }
   },
