@@ -43,7 +43,9 @@ inline Index column_blocks(Index rows, Index cols) { return (rows + kColumnPart 
 
 template <class T>
 std::string typed(const char* kernel) {
-  return std::string(kernel) + (sizeof(T) == 4 ? "_f32" : "_f64");
+  std::string name = kernel;
+  name.append(sizeof(T) == 4 ? "_f32" : "_f64");  // g++ 12 warns of an overflow in operator+ where there is none
+  return name;
 }
 
 /// Elements (i, j) at i * row + j * col.
