@@ -50,8 +50,9 @@ void copy(benchmark::State& state) {
 BENCHMARK(copy)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 /// A projector whose blocks hold random subspaces of rank k.
-Projector<float> make_projector(const std::vector<BlockSpec>& blocks, Index k, bool known_finite) {
-  Projector<float> projector(blocks, {.projection = {.known_finite = known_finite}});
+Projector<float> make_projector(const std::vector<BlockSpec>& blocks, Index k, bool known_finite,
+                                BasisStorage storage = BasisStorage::full) {
+  Projector<float> projector(blocks, {.projection = {.known_finite = known_finite}, .basis_storage = storage});
   auto reference = projector.begin_refresh();
   std::vector<ConstTensorView> views;
   for (Index objective = 0; objective < k; ++objective) {
@@ -83,6 +84,32 @@ BENCHMARK(project<float>)
 BENCHMARK(project<bfloat16>)
     ->ArgNames({"K", "known_finite"})
     ->ArgsProduct({{1, 2, 4, 8, 16}, {0, 1}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+/// The same with bases that are kept in another type: 0: float, 1: bfloat16, 2: int8.
+void project_stored(benchmark::State& state) {
+  const auto blocks = bench::llama_135m();
+  const Index k = state.range(0);
+  const auto storage = static_cast<BasisStorage>(state.range(1));
+  const auto projector = make_projector(blocks, k, true, storage);
+  Gradients<float> gradients(blocks);
+  for (auto _ : state) projector.project_gradients(gradients.views);
+  double bytes = static_cast<double>(size_of(blocks) * k) * sizeof(float), angle = 0;
+  if (storage != BasisStorage::full) {
+    bytes = 0;
+    for (const auto& block : blocks) {
+      bytes += static_cast<double>(projector.stored_subspace(block.name).bytes());
+      angle = std::max(angle, projector.stored_subspace(block.name).rounding_angle());
+    }
+  }
+  report(state, bytes + needed_bytes<float>(blocks, 0));
+  state.counters["bytes/parameter"] = bytes / static_cast<double>(size_of(blocks));
+  state.counters["angle"] = angle;
+}
+BENCHMARK(project_stored)
+    ->ArgNames({"K", "storage"})
+    ->ArgsProduct({{1, 2, 8}, {0, 1, 2}})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 folder = Path(sys.argv[1])
-ours, rates, peers = {}, {}, {}
+ours, rates, counters, peers = {}, {}, {}, {}
 for path in sorted(folder.glob("*.json")):
     for row in json.loads(path.read_text())["benchmarks"]:
         name = row["name"].replace("/real_time", "")
         ours[name] = min(ours.get(name, float("inf")), row["real_time"])
+        counters[name] = row
         for unit in ("GB/s", "GFLOP/s"):
             if unit in row:
                 rates[name] = max(rates.get(name, 0), row[unit])
@@ -46,6 +47,17 @@ for name in ours:
 table(f"Projection of 135 million parameters; copying them reaches {copy:.0f} GB/s",
       ["gradients", "K", "known finite", "time", "of the copy rate", "published, PyTorch: times our time",
        "g - Q (Q^T g), PyTorch", "Eigen"], rows)
+
+rows = []
+for name in ours:
+    match = re.fullmatch(r"project_stored/K:(\d+)/storage:(\d)", name)
+    if match:
+        k, storage = match.groups()
+        row = counters[name]
+        rows.append([k, ("float", "bfloat16", "int8")[int(storage)], f"{row['bytes/parameter']:.4g}", ms(ours[name]),
+                     f"{ours[f'project_stored/K:{k}/storage:0'] / ours[name]:.2f}", f"{row['angle']:.1e}"])
+table("Bases in another storage: float gradients of 135 million parameters, known finite",
+      ["K", "basis", "bytes per parameter", "time", "times faster than float", "largest rounding angle"], rows)
 
 rows = []
 product = rates["product"]

@@ -10,6 +10,13 @@
 
 namespace test {
 
+/// Whether the backend keeps bases in bfloat16 and int8.
+#ifdef OGPSA_FULL_BASES_ONLY
+inline constexpr bool rounds_bases = false;
+#else
+inline constexpr bool rounds_bases = true;
+#endif
+
 /// A matrix that the backend holds, with the values of an Eigen matrix.
 template <class T, class Derived>
 auto on_backend(const Eigen::MatrixBase<Derived>& values) {

@@ -31,29 +31,63 @@ std::vector<T> random_values(Index n, Random& random) {
   return values;
 }
 
-template <class T, int K>
+/// Columns of random elements, kept as S, and what each is as a number.
+template <class T, class S>
+struct RandomColumns {
+  RandomColumns(Index stride, Index columns, Random& random)
+      : data(random_values<S>(stride * columns, random)), stride(stride), scales(random_values<float>(stride, random)) {
+    if constexpr (std::is_same_v<S, std::int8_t>) {
+      for (auto& x : data) x = static_cast<std::int8_t>(random.integer(-127, 127));
+      for (auto& scale : scales) scale = static_cast<float>(static_cast<bfloat16>(scale));
+    }
+  }
+  Index scale_stride() const { return stride / kScaleBlock + 1; }
+  detail::BasisColumns<T, S> view() const {
+    if constexpr (std::is_same_v<S, std::int8_t>) {
+      return {data.data(), stride, scales.data(), scale_stride()};
+    } else {
+      return {data.data(), stride};
+    }
+  }
+  Real value(Index k, Index i) const {
+    const S x = data[static_cast<std::size_t>(k * stride + i)];
+    if constexpr (std::is_same_v<S, std::int8_t>) {
+      return static_cast<Real>(x) * static_cast<Real>(scales[static_cast<std::size_t>(k * scale_stride() + i / 64)]);
+    } else if constexpr (sizeof(S) == 2) {
+      return static_cast<Real>(std::bit_cast<float>(static_cast<std::uint32_t>(std::bit_cast<std::uint16_t>(x)) << 16));
+    } else {
+      return static_cast<Real>(x);
+    }
+  }
+
+  std::vector<S> data;
+  Index stride;
+  std::vector<float> scales;
+};
+
+template <class T, int K, class S>
 void check_measure_and_change(detail::InstructionSet set, Index n) {
   CAPTURE(n);
   CAPTURE(K);
   Random random(static_cast<std::uint64_t>(n * 10 + K));
-  const Index stride = n + 3;
-  const auto q = random_values<T>(stride * K, random), x = random_values<T>(n, random);
-  const auto c = random_values<T>(K + 1, random);
+  const RandomColumns<T, S> q(n + 3, K, random);
+  const auto x = random_values<T>(n, random), c = random_values<T>(K + 1, random);
   std::vector<double> sums(K + 1, 0.0);
-  detail::run_with<detail::MeasureKernel<T, K>>(set, q.data(), stride, x.data(), n, sums.data());
+  detail::run_with<detail::MeasureKernel<T, K, S>>(set, q.view(), x.data(), n, sums.data());
   std::vector<T> y(static_cast<std::size_t>(n));
   const double square =
-      detail::run_with<detail::ChangeKernel<T, K>>(set, T(0.75), c.data(), q.data(), stride, x.data(), y.data(), n);
+      detail::run_with<detail::ChangeKernel<T, K, S>>(set, T(0.75), c.data(), q.view(), x.data(), y.data(), n);
   Real squares = 0, squares_after = 0;
   std::vector<Real> products(K, 0), magnitudes(K, 0);
   for (std::size_t i = 0; i < x.size(); ++i) {
     squares += static_cast<Real>(x[i]) * static_cast<Real>(x[i]);
     Real expected = static_cast<Real>(0.75) * static_cast<Real>(x[i]), magnitude = std::abs(expected);
     for (std::size_t k = 0; k < K; ++k) {
-      const Real product = static_cast<Real>(q[k * static_cast<std::size_t>(stride) + i]) * static_cast<Real>(x[i]);
+      const Real element = q.value(static_cast<Index>(k), static_cast<Index>(i));
+      const Real product = element * static_cast<Real>(x[i]);
       products[k] += product;
       magnitudes[k] += std::abs(product);
-      const Real removed = static_cast<Real>(c[k]) * static_cast<Real>(q[k * static_cast<std::size_t>(stride) + i]);
+      const Real removed = static_cast<Real>(c[k]) * element;
       expected -= removed;
       magnitude += std::abs(removed);
     }
@@ -120,9 +154,17 @@ TEST_CASE_TEMPLATE("instruction sets: measuring and changing a vector against lo
   for (const auto set : instruction_sets()) {
     CAPTURE(static_cast<int>(set));
     for (const Index n : {0, 1, 15, 16, 17, 33, 511, 512, 529, 2048}) {
-      check_measure_and_change<T, 1>(set, n);
-      check_measure_and_change<T, 2>(set, n);
-      check_measure_and_change<T, 4>(set, n);
+      check_measure_and_change<T, 1, T>(set, n);
+      check_measure_and_change<T, 2, T>(set, n);
+      check_measure_and_change<T, 4, T>(set, n);
+      if constexpr (std::is_same_v<T, float>) {
+        check_measure_and_change<T, 1, bfloat16>(set, n);
+        check_measure_and_change<T, 2, bfloat16>(set, n);
+        check_measure_and_change<T, 4, bfloat16>(set, n);
+        check_measure_and_change<T, 1, std::int8_t>(set, n);
+        check_measure_and_change<T, 2, std::int8_t>(set, n);
+        check_measure_and_change<T, 4, std::int8_t>(set, n);
+      }
     }
   }
 }
@@ -138,6 +180,35 @@ TEST_CASE_TEMPLATE("instruction sets: matrix products against long double", T, f
         check_gemm<T, double>(set, 200, 31, 7, rows_a, rows_b);
         check_gemm<T, T>(set, 31, 400, 3, rows_a, rows_b);
         check_gemm<T, double>(set, 5, 3, 1500, rows_a, rows_b);
+      }
+    }
+  }
+}
+
+TEST_CASE("instruction sets: a column rounded to int8, and read again") {
+  for (const auto set : instruction_sets()) {
+    CAPTURE(static_cast<int>(set));
+    for (const Index n : {1, 15, 63, 64, 65, 200, 2048}) {
+      CAPTURE(n);
+      Random random(static_cast<std::uint64_t>(n));
+      auto x = random_values<float>(n, random);
+      for (Index i = 64; i < std::min<Index>(n, 128); ++i) x[static_cast<std::size_t>(i)] = 0;  // a block of zeros
+      const auto blocks = static_cast<std::size_t>((n + 63) / 64);
+      std::vector<std::int8_t> rounded(x.size());
+      std::vector<float> scales(blocks), back(x.size());
+      detail::run_with<detail::EncodeKernel>(set, static_cast<const float*>(x.data()), n, rounded.data(),
+                                             scales.data());
+      using Columns = detail::BasisColumns<float, std::int8_t>;
+      detail::run_with<detail::DecodeKernel>(set, Columns{rounded.data(), n, scales.data(), 0}, back.data(), n);
+      for (std::size_t b = 0; b < blocks; ++b) {
+        CHECK((std::bit_cast<std::uint32_t>(scales[b]) & 0xff) == 0);  // so that products are exact
+        int largest = 0;
+        for (std::size_t i = 64 * b; i < std::min(x.size(), 64 * (b + 1)); ++i) {
+          largest = std::max(largest, std::abs(rounded[i]));
+          CHECK(std::abs(static_cast<Real>(x[i]) - static_cast<Real>(back[i])) <= 0.50001 * scales[b]);
+          CHECK(static_cast<Real>(back[i]) == static_cast<Real>(rounded[i]) * static_cast<Real>(scales[b]));
+        }
+        CHECK(largest == (b == 1 ? 0 : 127));
       }
     }
   }

@@ -46,7 +46,8 @@ TEST_CASE_TEMPLATE("kernels: dot, squared norm and largest magnitude against lon
       largest = std::max(largest, std::abs(a[i]));
     }
     double sums[2] = {};
-    detail::run_best<detail::MeasureKernel<T, 1>>(a.data(), n, b.data(), n, static_cast<double*>(sums));
+    detail::run_best<detail::MeasureKernel<T, 1>>(detail::BasisColumns<T>{a.data(), n}, b.data(), n,
+                                                  static_cast<double*>(sums));
     const double error = static_cast<double>(std::abs(static_cast<Real>(sums[0]) - exact_dot(a, b)));
     CHECK(error <= 8 * test::roundoff<T> * static_cast<double>(magnitudes));
     const double squares = static_cast<double>(exact_dot(a, a));

@@ -65,6 +65,68 @@ bool same_bits(const Tensors<T>& a, const Tensors<T>& b) {
   return true;
 }
 
+/// The basis of one block, in full.
+test::MatrixL basis_of(const Projector<float>& projector) {
+  const bool full = projector.options().basis_storage == BasisStorage::full;
+  return full ? test::exact(projector.subspace("vector").basis())
+              : test::exact(projector.stored_subspace("vector").restore().basis());
+}
+
+void check_damage(BasisStorage storage, int rounds) {
+  const test::TemporaryFolder folder;
+  const auto path = folder / "state.safetensors";
+  auto opts = options(RefreshPolicy::streaming, Collect::objective, 11, Granularity::group);
+  opts.basis_storage = storage;
+  Projector<float> projector(blocks, opts);
+  for (Index at = 0; at < 4; ++at) step(projector, at);
+  save(path, projector);
+  const std::string whole = read_all(path);
+  std::uint64_t length = 0;
+  std::memcpy(&length, whole.data(), 8);
+  for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 150) {
+    CAPTURE(size);
+    write_all(path, whole.substr(0, size));
+    CHECK_THROWS_AS(load(path, projector), FileError);
+  }
+  int errors = 0;
+  for (int round = 0; round < rounds; ++round) {
+    Random random(static_cast<std::uint64_t>(round));
+    CAPTURE(round);
+    std::string damaged = whole;
+    // Half in the header, half in the data.
+    const Index low = round % 2 == 0 ? 0 : static_cast<Index>(8 + length);
+    const Index high = round % 2 == 0 ? static_cast<Index>(7 + length) : static_cast<Index>(whole.size()) - 1;
+    for (Index i = random.integer(1, 3); i > 0; --i) {
+      static constexpr char digits[] = "0123456789-";
+      const auto at = static_cast<std::size_t>(random.integer(low, high));
+      damaged[at] = random.integer(0, 1) ? digits[random.integer(0, 10)] : static_cast<char>(random.bits());
+    }
+    write_all(path, damaged);
+    Projector<float> victim(blocks, opts);
+    step(victim, 0);
+    const auto before = basis_of(victim);
+    try {
+      load(path, victim);
+      if (victim.ready()) {
+        CHECK(test::orthonormality_error(basis_of(victim)) <= 16 * test::roundoff<float>);
+        Random next(1);
+        Tensors<float> g(blocks, next);
+        victim.project_gradients(g.views());
+        for (std::size_t b = 0; b < blocks.size(); ++b) {
+          for (const float x : g[b]) CHECK(std::isfinite(x));
+        }
+      }
+    } catch (const Error&) {
+      ++errors;
+      CHECK(basis_of(victim) == before);
+      CHECK(victim.last_refresh() == 0);
+    }
+  }
+  CHECK(errors > rounds / 4);
+  write_all(path, whole);
+  load(path, projector);
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("state: a run that is loaded goes on bit for bit as the one that was not interrupted", T, float,
@@ -73,11 +135,16 @@ TEST_CASE_TEMPLATE("state: a run that is loaded goes on bit for bit as the one t
   for (const auto policy : {RefreshPolicy::periodic, RefreshPolicy::streaming}) {
     for (const auto collect : {Collect::objective, Collect::batch}) {
       for (const Index dense_limit : {Index(4096), Index(4)}) {
-        for (const auto granularity : {Granularity::block, Granularity::group, Granularity::global}) {
+        for (const auto& [granularity, storage] :
+             {std::pair(Granularity::block, BasisStorage::full), std::pair(Granularity::group, BasisStorage::full),
+              std::pair(Granularity::global, BasisStorage::full), std::pair(Granularity::group, BasisStorage::bfloat16),
+              std::pair(Granularity::group, BasisStorage::int8)}) {
+          if (storage != BasisStorage::full && !(std::is_same_v<T, float> && test::rounds_bases)) continue;
           CAPTURE(static_cast<int>(policy));
           CAPTURE(static_cast<int>(collect));
           CAPTURE(dense_limit);
-          const auto opts = options(policy, collect, dense_limit, granularity);
+          auto opts = options(policy, collect, dense_limit, granularity);
+          opts.basis_storage = storage;
           Projector<T> whole(blocks, opts), first(blocks, opts);
           for (Index at = 0; at < 5; ++at) {
             step(whole, at);
@@ -147,6 +214,60 @@ TEST_CASE_TEMPLATE("state: the file, read by a parser that is not ours, holds th
   compare("both \"quoted\"/output/basis", projector.subspace("both \"quoted\"", Side::output).basis());
 }
 
+TEST_CASE("state: rounded bases are saved as they are kept, and converted where another storage is asked for") {
+  const test::TemporaryFolder folder;
+  const auto path = folder / "state.safetensors";
+  if (!test::rounds_bases) return;
+  auto opts = options(RefreshPolicy::periodic, Collect::objective, 4096, Granularity::block);
+  for (const auto storage : {BasisStorage::full, BasisStorage::bfloat16, BasisStorage::int8}) {
+    opts.basis_storage = storage;
+    Projector<float> saved(blocks, opts);
+    step(saved, 0);
+    save(path, saved);
+    const std::string bytes = read_all(path);
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), 8);
+    const json header = json::parse(bytes.substr(8, length));
+    const json& basis = header.at("vector/flat/basis");
+    CHECK(basis.at("shape") == json({2, 20}));
+    const char* dtype = storage == BasisStorage::int8 ? "I8" : storage == BasisStorage::bfloat16 ? "BF16" : "F32";
+    CHECK(basis.at("dtype") == dtype);
+    CHECK(header.contains("vector/flat/scales") == (storage == BasisStorage::int8));
+    if (storage != BasisStorage::full) {
+      const auto kept = test::from_backend<std::uint8_t>(saved.stored_subspace("vector").elements().view());
+      const auto begin = 8 + length + basis.at("data_offsets")[0].get<std::size_t>();
+      CHECK(basis.at("data_offsets")[1].get<std::size_t>() + 8 + length - begin ==
+            static_cast<std::size_t>(kept.size()));
+      CHECK(std::memcmp(bytes.data() + begin, kept.data(), static_cast<std::size_t>(kept.size())) == 0);
+    }
+    for (const auto other : {BasisStorage::full, BasisStorage::bfloat16, BasisStorage::int8}) {
+      CAPTURE(static_cast<int>(other));
+      opts.basis_storage = other;
+      Projector<float> loaded(blocks, opts);
+      load(path, loaded);
+      const auto angle = [&](const auto& a) {
+        return storage == BasisStorage::full ? largest_angle(saved.subspace("vector"), a)
+                                             : largest_angle(saved.stored_subspace("vector"), a);
+      };
+      if (other == BasisStorage::full) {
+        CHECK(angle(loaded.subspace("vector")) < 1e-6);
+      } else {
+        const auto& stored = loaded.stored_subspace("vector");
+        CHECK(stored.storage() == other);
+        CHECK(angle(stored) < (other == storage ? 1e-6 : 0.05));
+        CHECK((angle(stored) > 1e-6) == (other != storage));
+      }
+      Projector<float> again(blocks, opts);
+      load(path, again);
+      CHECK(same_bits(step(loaded, 1), step(again, 1)));
+    }
+  }
+  const auto full = options(RefreshPolicy::periodic, Collect::objective, 4096, Granularity::block);
+  Projector<double> in_double(blocks, full);
+  CHECK_THROWS_AS(load(path, in_double), InvalidArgument);
+  CHECK_FALSE(in_double.ready());
+}
+
 TEST_CASE("state: a file of another model, format or type is refused, and the projector is as it was") {
   const test::TemporaryFolder folder;
   const auto path = folder / "state.safetensors";
@@ -184,60 +305,8 @@ TEST_CASE("state: a file of another model, format or type is refused, and the pr
 }
 
 TEST_CASE("state: damage is an error, or loads something valid; the projector is never half changed") {
-  const test::TemporaryFolder folder;
-  const auto path = folder / "state.safetensors";
-  const auto opts = options(RefreshPolicy::streaming, Collect::objective, 11, Granularity::group);
-  Projector<float> projector(blocks, opts);
-  for (Index at = 0; at < 4; ++at) step(projector, at);
-  save(path, projector);
-  const std::string whole = read_all(path);
-  std::uint64_t length = 0;
-  std::memcpy(&length, whole.data(), 8);
-  for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 150) {
-    CAPTURE(size);
-    write_all(path, whole.substr(0, size));
-    CHECK_THROWS_AS(load(path, projector), FileError);
-  }
-  int errors = 0;
-  const int rounds = test::small_sizes ? 200 : 1000;
-  for (int round = 0; round < rounds; ++round) {
-    Random random(static_cast<std::uint64_t>(round));
-    CAPTURE(round);
-    std::string damaged = whole;
-    // Half in the header, half in the data.
-    const Index low = round % 2 == 0 ? 0 : static_cast<Index>(8 + length);
-    const Index high = round % 2 == 0 ? static_cast<Index>(7 + length) : static_cast<Index>(whole.size()) - 1;
-    for (Index i = random.integer(1, 3); i > 0; --i) {
-      static constexpr char digits[] = "0123456789-";
-      const auto at = static_cast<std::size_t>(random.integer(low, high));
-      damaged[at] = random.integer(0, 1) ? digits[random.integer(0, 10)] : static_cast<char>(random.bits());
-    }
-    write_all(path, damaged);
-    Projector<float> victim(blocks, opts);
-    step(victim, 0);
-    const auto before = test::exact(victim.subspace("vector").basis());
-    try {
-      load(path, victim);
-      if (victim.ready()) {
-        const auto& s = victim.subspace("vector");
-        CHECK(test::orthonormality_error(test::exact(s.basis())) <= 16 * test::roundoff<float>);
-        CHECK(s.singular_values().allFinite());
-        Random next(1);
-        Tensors<float> g(blocks, next);
-        victim.project_gradients(g.views());
-        for (std::size_t b = 0; b < blocks.size(); ++b) {
-          for (const float x : g[b]) CHECK(std::isfinite(x));
-        }
-      }
-    } catch (const Error&) {
-      ++errors;
-      CHECK(test::exact(victim.subspace("vector").basis()) == before);
-      CHECK(victim.last_refresh() == 0);
-    }
-  }
-  CHECK(errors > rounds / 4);
-  write_all(path, whole);
-  load(path, projector);
+  check_damage(BasisStorage::full, test::small_sizes ? 200 : 1000);
+  if (test::rounds_bases) check_damage(BasisStorage::int8, 200);
 }
 
 TEST_CASE("state: an old file survives a save that fails") {

@@ -90,6 +90,15 @@ std::vector<test::MatrixL> estimates() {
       test::Vector<T> g = random.gaussian<T>(n, 1);
       project(g, subspace);
       result.push_back(test::exact(g));
+      if constexpr (std::is_same_v<T, float> && test::rounds_bases) {
+        for (const auto storage : {BasisStorage::bfloat16, BasisStorage::int8}) {
+          const StoredSubspace stored(subspace, storage);
+          project(g, stored);
+          result.push_back(test::exact(g));
+          result.push_back(test::exact(stored.normalizer()));
+          result.push_back(test::exact(stored.restore().basis()));
+        }
+      }
     }
   }
   return result;

@@ -2,9 +2,12 @@
 
 #include <Eigen/Core>
 #include <concepts>
+#include <cstdint>
 #include <span>
 #include <vector>
 
+#include "ogpsa/basis.hpp"
+#include "ogpsa/small_dense.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 /// \file
@@ -29,8 +32,8 @@ struct ProjectionPiece {
   TensorView tensor;
   Index fast = 0;
   Index slow = 0;
-  MatrixView<const T> left;   ///< fast x k_left, orthonormal columns, or empty
-  MatrixView<const T> right;  ///< slow x k_right, orthonormal columns, or empty
+  BasisView<T> left;          ///< fast x k_left, or empty; of a matrix (slow > 1) in full storage
+  MatrixView<const T> right;  ///< slow x k_right, or empty
 
   /// True when the coefficients `left^T X right` are few and are sums over the whole piece; otherwise (one side of a
   /// matrix) every column or row of X has its own and is projected on its own.
@@ -55,8 +58,14 @@ struct LinearChange {
   double keep = 1;
   double factor = 1;
   Eigen::MatrixXd weights = {};
+  /// For a flat basis whose columns are not orthonormal, instead of weights: W (k x r) that makes them so, and then
+  /// W W^T c takes the place of c.
+  Eigen::MatrixXd normalizer = {};
 
   PieceChange operator()(const Eigen::MatrixXd& c) const {
+    if (normalizer.size() > 0) {
+      return {keep, factor * detail::small_product(normalizer, detail::small_transposed_product(normalizer, c))};
+    }
     if (weights.size() == 0) return {keep, factor * c};
     return {keep, factor * c.cwiseProduct(weights)};
   }
@@ -80,6 +89,7 @@ struct PieceNorms {
 /// Results must not depend on the number of threads. `all_reduce` adds a buffer over the ranks of a sharded run.
 template <class B, class T>
 concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, MatrixView<T> a, MatrixView<const T> q,
+                           BasisView<T> basis, BasisStorage storage, std::uint8_t* elements, float* scales,
                            const Eigen::MatrixXd& small, std::span<const double> factors,
                            std::span<T> host, std::span<const T> const_host, std::span<double> sums,
                            std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
@@ -95,6 +105,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.load_side(tensor, bool{}, Index{}, a);                 // a <- columns of X (fast side) or X^T from the given one on
   b.to_host(q, host);                                      // column-major
   b.from_host(const_host, a);
+  b.encode(q, storage, elements, scales);                  // columns, rounded, one after the other (see BasisStorage)
+  b.decode(basis, a);                                      // a <- basis, exactly
   // Tall matrices
   { b.first_non_finite(q) } -> std::same_as<Entry>;        // in column order
   { b.column_max_abs(q) } -> std::same_as<std::vector<double>>;
@@ -105,6 +117,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.scale_columns(a, factors);                             // a_j <- factors_j a_j
   b.add_scaled(a, tensor, weight);                         // a <- a + weight * tensor, a one column
   { b.gram(q, q) } -> std::same_as<Eigen::MatrixXd>;       // a^T b, summed in double over all ranks
+  { b.gram(basis, basis) } -> std::same_as<Eigen::MatrixXd>;
   b.multiply(a, small);                                    // first columns of a <- a * small
   b.subtract_product(a, q, small);                         // a <- a - q * small
   b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i

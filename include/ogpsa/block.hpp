@@ -47,13 +47,16 @@ struct UnitShape {
 template <class T, class B>
 struct Unit : UnitShape {
   Subspace<T, B> flat = {};
+  StoredSubspace<T, B> stored = {};  // in the place of `flat`, where bases are rounded
   Subspace<T, B> input = {}, output = {};
   KroneckerFactor<T, B> input_factor = {}, output_factor = {};
   /// Square root of the mean eigenvalue of each side's second moment, for soft weights.
   double input_scale = 0, output_scale = 0;
 
+  bool is_stored() const { return stored.storage() != BasisStorage::full; }
+  BasisView<T> flat_basis() const { return is_stored() ? stored.basis() : BasisView<T>(flat.basis()); }
   Index rank() const {
-    if (form == Form::flat) return flat.rank();
+    if (form == Form::flat) return is_stored() ? stored.rank() : flat.rank();
     if (form == Form::both) return std::min(input.rank(), output.rank());
     return has_input() ? input.rank() : output.rank();
   }
@@ -118,21 +121,22 @@ Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<Projectio
   return (1 + damping / eigenvalues.array()).inverse().matrix();
 }
 
-/// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::restriction).
+/// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::normalizer).
 template <class T, class B>
-void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) {
-  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(subspace.rank(), subspace.rank());
-  for (const auto& piece : unit.pieces) gram += subspace.backend().gram(piece.left, piece.left);
+void restrict_to_given(const B& backend, Index rank, ProjectionUnit<T>& unit) {
+  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(rank, rank);
+  for (const auto& piece : unit.pieces) gram += backend.gram(piece.left, piece.left);
   const SmallSvd svd = small_svd(gram);  // symmetric: the singular vectors are eigenvectors
   // A direction that only the rounding of the basis (or of the Gram matrix) has put into the given rows is none.
-  const double tolerance = default_relative_tolerance<T>(subspace.rank());
+  const double tolerance = default_relative_tolerance<T>(rank);
   const double smallest = std::max(tolerance * tolerance, 64 * std::numeric_limits<double>::epsilon());
-  Index rank = 0;
-  while (rank < svd.s.size() && svd.s(rank) > smallest * svd.s(0)) ++rank;
-  const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
-  unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
-  unit.restricted_objectives =
-      roots.asDiagonal() * small_transposed_product(svd.u.leftCols(rank), subspace.objectives());
+  Index kept = 0;
+  while (kept < svd.s.size() && svd.s(kept) > smallest * svd.s(0)) ++kept;
+  const Eigen::VectorXd roots = svd.s.head(kept).cwiseSqrt();
+  const Eigen::MatrixXd objectives =  // in the columns of the basis
+      unit.normalizer.size() > 0 ? small_product(unit.normalizer, unit.normalized_objectives) : *unit.objectives;
+  unit.normalizer = svd.u.leftCols(kept) * roots.cwiseInverse().asDiagonal();
+  unit.normalized_objectives = roots.asDiagonal() * small_transposed_product(svd.u.leftCols(kept), objectives);
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.
@@ -141,28 +145,31 @@ ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, const std::vector<Bloc
                                   std::span<const TensorView> tensors, const ProjectionOptions& options, double damping,
                                   Direction direction) {
   ProjectionUnit<T> result{.name = unit.name, .options = options, .direction = direction};
+  const bool flat = unit.form == Form::flat;
+  if (flat && unit.is_stored()) result = flat_unit(unit.stored, options, direction, unit.name);
+  if (flat && !unit.is_stored()) result = flat_unit(unit.flat, options, direction, unit.name);
   // Of `both`, only what lies in both sides is removed: nothing where one is empty.
   const bool empty = unit.form == Form::both && unit.rank() == 0;
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const TensorView& tensor = tensors[unit.blocks[i]];
     if (tensor.data == nullptr) continue;
     ProjectionPiece<T> piece{tensor, tensor.size(), 1, {}, {}};
-    if (unit.form == Form::flat) {
-      piece.left = unit.flat.basis().row_range(unit.offsets[i], tensor.size());
+    if (flat) {
+      piece.left = unit.flat_basis().row_range(unit.offsets[i], tensor.size());
     } else if (!empty) {
       piece.fast = tensor.fast();
       piece.slow = tensor.slow();
+      const auto input = unit.input.basis(), output = unit.output.basis();  // of a side that is not protected: empty
       const bool row_major = tensor.layout == Layout::row_major;
-      if (unit.has_input()) (row_major ? piece.left : piece.right) = unit.input.basis();
-      if (unit.has_output()) (row_major ? piece.right : piece.left) = unit.output.basis();
+      piece.left = row_major ? input : output;
+      piece.right = row_major ? output : input;
     }
     result.pieces.push_back(piece);
     result.piece_names.push_back(blocks[unit.blocks[i]].name);
   }
-  if (unit.form == Form::flat) {
-    result.objectives = &unit.flat.objectives();
-    result.objective_norms = &unit.flat.objective_norms();
-    if (!result.pieces.empty() && result.pieces.size() < unit.blocks.size()) restrict_to_given(unit.flat, result);
+  if (flat) {
+    const bool all = result.pieces.empty() || result.pieces.size() == unit.blocks.size();
+    if (!all) restrict_to_given(unit.flat.backend(), unit.rank(), result);
     return result;
   }
   if (damping > 0 && unit.rank() > 0) result.weights = side_weights(unit, result.pieces, damping);

@@ -7,6 +7,8 @@
 #include "ogpsa/error.hpp"
 #include "ogpsa/tensor_view.hpp"
 //
+#include "ogpsa/basis.hpp"
+//
 #include "ogpsa/backend.hpp"
 #include "ogpsa/backend/eigen.hpp"
 
@@ -16,9 +18,11 @@
 #include "ogpsa/orthonormalize.hpp"
 #include "ogpsa/thin_svd.hpp"
 
-// Subspaces: flat (estimate, append, update, merge, truncate), and of one side of a matrix.
+// Subspaces: flat (estimate, append, update, merge, truncate), the same rounded to fewer bytes, and of one side of a
+// matrix.
 #include "ogpsa/subspace.hpp"
 //
+#include "ogpsa/stored_subspace.hpp"
 #include "ogpsa/structured.hpp"
 
 // Projection of one gradient and its modes; a whole model, with refresh, diagnostics and state.

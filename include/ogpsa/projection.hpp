@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ogpsa/projection_modes.hpp"
+#include "ogpsa/stored_subspace.hpp"
 
 /// \file
 /// Projection of any number of tensors, all through `project_units`.
@@ -60,7 +61,7 @@ struct ProjectionBatch {
       for (ProjectionPiece<T> piece : units[u].pieces) {
         if (piece.tensor.size() == 0) continue;
         if (piece.left.cols == 0 && piece.right.cols == 0) {  // the zero subspace, whatever its form
-          piece = {piece.tensor, piece.tensor.size(), 1, {nullptr, piece.tensor.size(), 0}, {}};
+          piece = {piece.tensor, piece.tensor.size(), 1, MatrixView<const T>(nullptr, piece.tensor.size(), 0), {}};
         }
         (piece.has_shared_coefficients() ? shared : sides).push_back(piece);
         (piece.has_shared_coefficients() ? shared_unit : side_unit).push_back(u);
@@ -113,7 +114,7 @@ struct ProjectionBatch {
     if (shared.empty() || backend.sums_over_ranks()) return false;
     for (std::size_t p = 0; p < shared.size(); ++p) {
       const auto& unit = units[shared_unit[p]];
-      if (!is_linear(unit) || unit.restriction.size() > 0 || unit.pieces.size() > 1) return false;
+      if (!is_linear(unit) || unit.pieces.size() > 1) return false;
     }
     return first_bad(backend, units, shared, shared_unit) < 0;
   }
@@ -122,17 +123,18 @@ struct ProjectionBatch {
   template <class B>
   void fuse(const B& backend, std::span<const ProjectionUnit<T>> units) {
     std::vector<LinearChange> changes;
-    for (const std::size_t u : shared_unit) changes.push_back(linear_change(units[u]));
+    for (const std::size_t u : shared_unit) {
+      changes.push_back(linear_change(units[u]));
+      changes.back().normalizer = units[u].normalizer;
+    }
     std::vector<PieceCoefficients> measured;
     std::vector<PieceNorms> norms;
     backend.project(std::span<const ProjectionPiece<T>>(shared), std::span<const LinearChange>(changes), measured,
                     norms);
     for (std::size_t p = 0; p < shared.size(); ++p) {
       auto& result = results[shared_unit[p]];
-      const auto& unit = units[shared_unit[p]];
-      result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, measured[p].inner);
+      normalize(units[shared_unit[p]], measured[p].inner, result);
       result.norm_before = measured[p].squared_norm;
-      result.norm_inside = measured[p].inner.squaredNorm();
       result.norm_after = norms[p].after;
     }
   }
@@ -215,44 +217,55 @@ requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& back
 
 namespace detail {
 
-template <class T, class B>
-ProjectionUnit<T> flat_unit(TensorView tensor, const Subspace<T, B>& subspace, const ProjectionOptions& options,
-                            Direction direction, const std::string& name) {
-  if (tensor.size() != subspace.dimension()) {
-    throw InvalidArgument("ogpsa: block '" + name + "' has " + std::to_string(tensor.size()) +
-                          " elements, but its subspace lies in R^" + std::to_string(subspace.dimension()));
+/// What projects by a flat subspace, full or rounded; without pieces.
+template <class T, class B, template <class, class> class Flat>
+ProjectionUnit<T> flat_unit(const Flat<T, B>& subspace, const ProjectionOptions& options, Direction direction,
+                            const std::string& name) {
+  ProjectionUnit<T> unit{.name = name,
+                         .options = options,
+                         .direction = direction,
+                         .objectives = &subspace.objectives(),
+                         .objective_norms = &subspace.objective_norms()};
+  if constexpr (requires { subspace.normalizer(); }) {
+    unit.normalizer = subspace.normalizer();
+    unit.normalized_objectives = subspace.objectives();
   }
-  return {.name = name,
-          .pieces = {{tensor, tensor.size(), 1, subspace.basis(), {}}},
-          .options = options,
-          .direction = direction,
-          .objectives = &subspace.objectives(),
-          .objective_norms = &subspace.objective_norms()};
+  return unit;
 }
 
 }  // namespace detail
 
 /// Projects one gradient (any storage type, n elements) in place against a flat subspace of R^n; the arithmetic is in
 /// `T`. A zero-rank subspace changes nothing (mode `inside`: it leaves nothing).
+/// \param subspace  Subspace, or StoredSubspace: then the constraint holds, as exactly, for the span of the rounded
+///                  basis
 /// \throws InvalidArgument for a wrong size or option; NonFiniteError before anything is changed.
-template <class T, class B>
-ProjectionResult project(TensorView gradient, const Subspace<T, B>& subspace, const ProjectionOptions& options = {},
-                         Direction direction = Direction::gradient, const std::string& name = "gradient") {
-  const auto unit = detail::flat_unit(gradient, subspace, options, direction, name);
+template <class T, class B, template <class, class> class Flat>
+requires is_flat_subspace<Flat<T, B>> ProjectionResult project(TensorView gradient, const Flat<T, B>& subspace,
+                                                               const ProjectionOptions& options = {},
+                                                               Direction direction = Direction::gradient,
+                                                               const std::string& name = "gradient") {
+  if (gradient.size() != subspace.dimension()) {
+    throw InvalidArgument("ogpsa: block '" + name + "' has " + std::to_string(gradient.size()) +
+                          " elements, but its subspace lies in R^" + std::to_string(subspace.dimension()));
+  }
+  auto unit = detail::flat_unit(subspace, options, direction, name);
+  unit.pieces = {{gradient, gradient.size(), 1, subspace.basis(), {}}};
   return project_units(subspace.backend(), std::span<const ProjectionUnit<T>>(&unit, 1)).front();
 }
 
 /// The same for an Eigen vector or matrix.
-template <class Derived, class T, class B>
-ProjectionResult project(Eigen::PlainObjectBase<Derived>& gradient, const Subspace<T, B>& subspace,
-                         const ProjectionOptions& options = {}) {
+template <class Derived, class T, class B, template <class, class> class Flat>
+requires is_flat_subspace<Flat<T, B>> ProjectionResult project(Eigen::PlainObjectBase<Derived>& gradient,
+                                                               const Flat<T, B>& subspace,
+                                                               const ProjectionOptions& options = {}) {
   return project(view(gradient), subspace, options);
 }
 
 /// The same for contiguous memory.
-template <class S, class T, class B>
-requires is_storage_type<S> ProjectionResult project(std::span<S> gradient, const Subspace<T, B>& subspace,
-                                                     const ProjectionOptions& options = {}) {
+template <class S, class T, class B, template <class, class> class Flat>
+requires is_storage_type<S> && is_flat_subspace<Flat<T, B>> ProjectionResult
+project(std::span<S> gradient, const Flat<T, B>& subspace, const ProjectionOptions& options = {}) {
   return project(TensorView(gradient), subspace, options);
 }
 

@@ -76,11 +76,11 @@ struct ProjectionUnit {
   Eigen::MatrixXd weights = {};
   /// Names of the pieces, for errors; empty: all have the unit's name.
   std::vector<std::string> piece_names = {};
-  /// Where only some rows Q_g of a flat basis are given: W (k x r) such that Q_g W is orthonormal and spans what Q_g
-  /// does; empty: all rows are given.
-  Eigen::MatrixXd restriction = {};
-  /// Coordinates (r x K) of the objectives' given rows in Q_g W.
-  Eigen::MatrixXd restricted_objectives = {};
+  /// Where the columns of a flat basis B are not orthonormal (it is rounded, or only some of its rows are given):
+  /// W (k x r) such that B W is, and spans what B does; empty: they are.
+  Eigen::MatrixXd normalizer = {};
+  /// Coordinates (r x K) in B W of the objectives (of their given rows).
+  Eigen::MatrixXd normalized_objectives = {};
 };
 
 /// \throws InvalidArgument for an option outside its range.
@@ -138,11 +138,24 @@ bool is_linear(const ProjectionUnit<T>& unit) {
   return unit.options.mode == ProjectionMode::orthogonal || unit.options.mode == ProjectionMode::inside;
 }
 
-/// The modes whose change follows from the coefficients alone.
+/// The modes whose change follows from the coefficients in an orthonormal basis alone.
 template <class T>
 LinearChange linear_change(const ProjectionUnit<T>& unit) {
   const bool inside = unit.options.mode == ProjectionMode::inside;
   return {inside ? 0.0 : 1.0, inside ? -1.0 : unit.options.alpha, unit.weights};
+}
+
+/// The coefficients in an orthonormal basis, from those that were measured. Also fills in what they say about the
+/// gradient.
+template <class T>
+Eigen::MatrixXd normalize(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, ProjectionResult& result) {
+  const bool orthonormal = unit.normalizer.size() == 0;
+  // With W^T (B^T B) W = I, W^T takes inner products with B to those with the orthonormal B W.
+  Eigen::MatrixXd c = orthonormal ? inner : small_transposed_product(unit.normalizer, inner);
+  result.objective_coefficients = objective_coefficients(
+      orthonormal || !unit.objectives ? unit.objectives : &unit.normalized_objectives, unit.objective_norms, c);
+  result.norm_inside = c.squaredNorm();
+  return c;
 }
 
 /// Modes on the coefficients c of a gradient in an orthonormal basis, and the objectives in it: what to keep of the
@@ -176,21 +189,18 @@ inline void drop_rounding(Eigen::MatrixXd& objectives, const Eigen::VectorXd& no
   }
 }
 
-/// The same for the coefficients of a unit as they were measured. Also fills in what they say about the gradient.
+/// The same for the coefficients of a unit as they were measured.
 template <class T>
 PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, ProjectionResult& result) {
-  result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, inner);
-  const bool whole = unit.restriction.size() == 0;
+  const Eigen::MatrixXd c = normalize(unit, inner, result);
+  const bool orthonormal = unit.normalizer.size() == 0;
   Eigen::MatrixXd objectives;
   if (needs_objectives(unit)) {
-    objectives = whole ? *unit.objectives : unit.restricted_objectives;
+    objectives = orthonormal ? *unit.objectives : unit.normalized_objectives;
     drop_rounding(objectives, *unit.objective_norms, default_relative_tolerance<T>(objectives.rows()));
   }
-  // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
-  const Eigen::MatrixXd c = whole ? inner : small_transposed_product(unit.restriction, inner);
-  result.norm_inside = c.squaredNorm();
   PieceChange change = decide(unit, c, objectives);
-  if (!whole) change.remove = small_product(unit.restriction, change.remove);
+  if (!orthonormal) change.remove = small_product(unit.normalizer, change.remove);
   return change;
 }
 

@@ -31,6 +31,9 @@ struct ProjectorOptions {
   Granularity granularity = Granularity::block;
   ProjectionOptions projection = {};
   ReferenceOptions reference = {};
+  /// How flat bases are kept between refreshes: rounded, they take less memory, and less time to project by.
+  /// Projections are exact for the span of the rounded basis. Float arithmetic only.
+  BasisStorage basis_storage = BasisStorage::full;
 };
 
 /// The subspaces of a whole model: named blocks, their reference gradients, projection and diagnostics. Arithmetic and
@@ -105,8 +108,13 @@ class Projector {
   Report project_weights(std::span<const ConstTensorView> before, std::span<const TensorView> after,
                          std::span<const ConstTensorView> metric, Index step) const;
 
-  /// The subspace of a flat block (or of its group). \throws InvalidArgument for an unknown or structured block.
-  const Subspace<T, B>& subspace(const std::string& block) const { return unit_of(block, Form::flat).flat; }
+  /// The subspace of a flat block (or of its group). \throws InvalidArgument for an unknown or structured block, or
+  /// where bases are rounded (`stored_subspace`).
+  const Subspace<T, B>& subspace(const std::string& block) const { return flat_unit_of(block, false).flat; }
+  /// The same where bases are rounded (ProjectorOptions::basis_storage). \throws InvalidArgument where they are not.
+  const StoredSubspace<T, B>& stored_subspace(const std::string& block) const {
+    return flat_unit_of(block, true).stored;
+  }
   /// The subspace of one side of a structured block. \throws InvalidArgument where there is none.
   const Subspace<T, B>& subspace(const std::string& block, Side side) const;
 
@@ -127,13 +135,18 @@ class Projector {
   /// What a refresh has made for one unit.
   struct Fresh {
     std::optional<Subspace<T, B>> flat;
+    StoredSubspace<T, B> stored;
     Subspace<T, B> input, output;
   };
   void check_collected(const ReferenceCollector<T, B>& collected) const;
-  std::optional<Subspace<T, B>> finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                            const std::vector<double>& weights);
+  std::optional<Subspace<T, B>> finish_flat(Subspace<T, B>& flat, const std::string& name,
+                                            typename ReferenceCollector<T, B>::Sums& sums,
+                                            const std::vector<double>& weights) const;
+  StoredSubspace<T, B> finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                     const std::vector<double>& weights) const;
   Subspace<T, B> finish_side(const KroneckerFactor<T, B>& kept, KroneckerFactor<T, B>& fresh) const;
   const Unit& unit_of(const std::string& block, Form form) const;
+  const Unit& flat_unit_of(const std::string& block, bool stored) const;
   Report::Entry entry(const Unit& unit, ProjectionResult result) const {
     return {unit.name, unit.form, unit.rank(), std::move(result)};
   }

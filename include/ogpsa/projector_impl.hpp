@@ -17,6 +17,7 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
   check(options_.projection);
   check(options_.reference.rank);
   check(options_.reference.structured);
+  detail::check_storage<T>(options_.basis_storage);
   if (options_.refresh_every < 1) {
     throw InvalidArgument("ogpsa: refresh_every is " + std::to_string(options_.refresh_every) + "; use at least 1");
   }
@@ -32,7 +33,9 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
   for (auto& shape : detail::make_units(blocks_, options_.granularity)) {
     Unit unit{std::move(shape)};
     const auto& first = blocks_[unit.blocks.front()];
+    const bool stored = options_.basis_storage != BasisStorage::full;
     if (unit.form == Form::flat) unit.flat = Subspace<T, B>(unit.dimension, backend_);
+    if (unit.form == Form::flat && stored) unit.stored = StoredSubspace<T, B>(unit.flat, options_.basis_storage);
     if (unit.has_input()) unit.input = Subspace<T, B>(first.cols, backend_);
     if (unit.has_output()) unit.output = Subspace<T, B>(first.rows, backend_);
     units_.push_back(std::move(unit));
@@ -49,7 +52,11 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
     const auto u = static_cast<std::size_t>(i);
     auto& unit = units_[u];
     auto& sums = collected.sums_[u];
-    if (unit.form == Form::flat) fresh[u].flat = finish_flat(unit, sums, collected.weights_);
+    if (unit.is_stored()) {
+      fresh[u].stored = finish_stored(unit, sums, collected.weights_);
+    } else if (unit.form == Form::flat) {
+      fresh[u].flat = finish_flat(unit.flat, unit.name, sums, collected.weights_);
+    }
     if (unit.has_input()) fresh[u].input = finish_side(unit.input_factor, sums.input);
     if (unit.has_output()) fresh[u].output = finish_side(unit.output_factor, sums.output);
   });
@@ -57,7 +64,8 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
   for (std::size_t u = 0; u < units_.size(); ++u) {
     auto& unit = units_[u];
     auto& sums = collected.sums_[u];
-    if (unit.form == Form::flat && fresh[u].flat) unit.flat = std::move(*fresh[u].flat);
+    if (fresh[u].flat) unit.flat = std::move(*fresh[u].flat);
+    if (unit.is_stored()) unit.stored = std::move(fresh[u].stored);
     unit.input = std::move(fresh[u].input);
     unit.output = std::move(fresh[u].output);
     unit.input_scale = sums.input.scale();
@@ -107,20 +115,21 @@ void Projector<T, B>::check_collected(const ReferenceCollector<T, B>& collected)
   }
 }
 
-/// The new subspace of a flat unit; nothing where it was updated in place.
+/// The new subspace of a flat unit; nothing where `flat`, the one that is there, was updated in place.
 template <class T, class B>
-std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                                           const std::vector<double>& weights) {
+std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat, const std::string& name,
+                                                           typename ReferenceCollector<T, B>::Sums& sums,
+                                                           const std::vector<double>& weights) const {
   const auto& reference = options_.reference;
   const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
   if (reference.collect == Collect::batch) {
     if (!streaming) return std::move(sums.batches);
-    auto columns = backend_.template matrix<T>(unit.dimension, sums.batches.rank());
+    auto columns = backend_.template matrix<T>(flat.dimension(), sums.batches.rank());
     backend_.copy(sums.batches.basis(), columns.view());
     const auto& values = sums.batches.singular_values();
     backend_.scale_columns(columns.view(),
                            std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
-    unit.flat.update(std::move(columns), options_.forgetting, reference.rank, {reference.method, false, unit.name});
+    flat.update(std::move(columns), options_.forgetting, reference.rank, {reference.method, false, name});
     return std::nullopt;
   }
   sums.flat.resize_columns(static_cast<Index>(weights.size()));
@@ -131,14 +140,24 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Unit& unit, typename 
     objectives.push_back(static_cast<Index>(r));
   }
   backend_.scale_columns(sums.flat.view(), std::span<const double>(factors));
-  const EstimateOptions estimate{reference.method, reference.normalize, unit.name};
+  const EstimateOptions estimate{reference.method, reference.normalize, name};
   if (streaming) {
-    unit.flat.update(std::move(sums.flat), options_.forgetting, reference.rank, estimate, objectives);
+    flat.update(std::move(sums.flat), options_.forgetting, reference.rank, estimate, objectives);
     return std::nullopt;
   }
-  Subspace<T, B> fresh(unit.dimension, backend_);
+  Subspace<T, B> fresh(flat.dimension(), backend_);
   fresh.replace(std::move(sums.flat), reference.rank, estimate);
   return fresh;
+}
+
+/// The same where bases are rounded. A stream is updated in `T`, so that each refresh adds one rounding.
+template <class T, class B>
+StoredSubspace<T, B> Projector<T, B>::finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                                    const std::vector<double>& weights) const {
+  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
+  Subspace<T, B> flat = streaming ? unit.stored.restore() : Subspace<T, B>(unit.dimension, backend_);
+  if (auto fresh = finish_flat(flat, unit.name, sums, weights)) flat = std::move(*fresh);
+  return {flat, options_.basis_storage};
 }
 
 /// The new subspace of one side; `fresh` becomes the moment behind it.
@@ -259,7 +278,7 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   std::vector<PieceCoefficients> parts;
   const auto inner = [&] {
     backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
-    PieceCoefficients sum{Eigen::MatrixXd::Zero(unit.flat.rank(), 1), 0};
+    PieceCoefficients sum{Eigen::MatrixXd::Zero(unit.rank(), 1), 0};
     for (const auto& part : parts) {
       sum.inner += part.inner;
       sum.squared_norm += part.squared_norm;
@@ -272,15 +291,14 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
     return sum;
   };
   PieceCoefficients now = inner();
-  const bool whole = euclidean.restriction.size() == 0;
-  const double inside =
-      whole ? now.inner.norm() : detail::small_transposed_product(euclidean.restriction, now.inner).norm();
-  ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), inside,
-                          detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
-  if (unit.flat.rank() == 0) return result;
+  const double before = std::sqrt(now.squared_norm);
+  ProjectionResult result{before, before, 0, {}};
+  detail::normalize(euclidean, now.inner, result);
+  result.norm_inside = std::sqrt(result.norm_inside);
+  if (unit.rank() == 0) return result;
   // Z = P^-1 Q, one unit at a time.
-  auto scaled = backend_.template matrix<T>(unit.dimension, unit.flat.rank());
-  backend_.copy(unit.flat.basis(), scaled.view());
+  auto scaled = backend_.template matrix<T>(unit.dimension, unit.rank());
+  backend_.decode(unit.flat_basis(), scaled.view());
   auto pieces = euclidean.pieces;
   for (std::size_t i = 0, p = 0; i < unit.blocks.size(); ++i) {
     const std::size_t block = unit.blocks[i];
@@ -292,7 +310,7 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
     backend_.divide_rows(rows, metric[block]);
     pieces[p++].left = rows;
   }
-  const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
+  const Eigen::MatrixXd gram = backend_.gram(unit.flat_basis(), BasisView<T>(scaled.view()));
   Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
   scale = (scale.array() > 0).select(scale.cwiseInverse(), 0.0);
   const Eigen::MatrixXd equilibrated = detail::scaled(scale, gram, scale);
@@ -382,6 +400,15 @@ const detail::Unit<T, B>& Projector<T, B>::unit_of(const std::string& block, For
     }
   }
   throw InvalidArgument("ogpsa: there is no block '" + block + "'");
+}
+
+template <class T, class B>
+const detail::Unit<T, B>& Projector<T, B>::flat_unit_of(const std::string& block, bool stored) const {
+  const auto& unit = unit_of(block, Form::flat);
+  if (unit.is_stored() == stored) return unit;
+  throw InvalidArgument("ogpsa: the basis of block '" + block + "' has basis_storage " +
+                        detail::storage_name(options_.basis_storage) + "; use " +
+                        (stored ? "subspace" : "stored_subspace") + " instead");
 }
 
 template <class T, class B>

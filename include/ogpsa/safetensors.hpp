@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -91,9 +92,14 @@ class SafetensorsWriter {
   /// \throws InvalidArgument for a name that is there already.
   void add(const std::string& name, DType dtype, std::vector<std::uint64_t> shape,
            std::function<void(const Sink&)> produce) {
-    std::uint64_t bytes = detail::element_bytes(dtype_name(dtype));
+    add(name, std::string(dtype_name(dtype)), std::move(shape), std::move(produce));
+  }
+  /// \param dtype  a name of the format, such as I8
+  void add(const std::string& name, const std::string& dtype, std::vector<std::uint64_t> shape,
+           std::function<void(const Sink&)> produce) {
+    std::uint64_t bytes = detail::element_bytes(dtype);
     for (const auto d : shape) bytes *= d;
-    SafetensorsEntry entry{dtype_name(dtype), std::move(shape), bytes_, bytes_ + bytes};
+    SafetensorsEntry entry{dtype, std::move(shape), bytes_, bytes_ + bytes};
     if (!header_.tensors.emplace(name, std::move(entry)).second) {
       throw InvalidArgument("safetensors: tensor '" + name + "' is added twice");
     }
@@ -183,18 +189,21 @@ class SafetensorsReader {
   template <class S>
   requires is_storage_type<S>
   void read(const std::string& name, std::uint64_t first, std::span<S> values) {
+    read_bytes(name, dtype_name(dtype_of<S>()), first * sizeof(S), std::as_writable_bytes(values));
+  }
+  /// The bytes of a tensor of the given data type from `first` on, as many as `bytes` takes.
+  void read_bytes(const std::string& name, const std::string& dtype, std::uint64_t first, std::span<std::byte> bytes) {
     const auto& e = entry(name);
-    if (e.dtype != dtype_name(dtype_of<S>())) {
-      throw FileError("'" + path_ + "': tensor '" + name + "' is " + e.dtype + ", but " + dtype_name(dtype_of<S>()) +
-                      " is wanted");
+    if (e.dtype != dtype) {
+      throw FileError("'" + path_ + "': tensor '" + name + "' is " + e.dtype + ", but " + dtype + " is wanted");
     }
-    const std::uint64_t begin = e.begin + first * sizeof(S);
-    if (begin + values.size_bytes() > e.end) {
+    const std::uint64_t begin = e.begin + first;
+    if (begin + bytes.size() > e.end) {
       throw InvalidArgument("safetensors: read beyond the end of tensor '" + name + "'");
     }
     file_.clear();
     file_.seekg(static_cast<std::streamoff>(data_begin_ + begin));
-    file_.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(values.size_bytes()));
+    file_.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     if (!file_) throw FileError("cannot read tensor '" + name + "' from '" + path_ + "': " + std::strerror(errno));
   }
 

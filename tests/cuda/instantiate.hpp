@@ -178,3 +178,4 @@ namespace ogpsa {
 using BackendUnderTest = test::StagedCudaBackend;
 }  // namespace ogpsa
 #define EigenBackend BackendUnderTest
+#define OGPSA_FULL_BASES_ONLY

@@ -202,4 +202,11 @@ TEST_CASE_TEMPLATE("primitives: eigenvectors, also where cuSOLVER does not conve
 #endif
 }
 
+TEST_CASE("primitives: bases are kept in full, and another storage is refused where a projector is made") {
+  const std::vector<BlockSpec> blocks = {{.name = "w", .cols = 100}};
+  using Rounded = Projector<float, CudaBackend>;
+  CHECK_THROWS_WITH_AS(Rounded(blocks, {.basis_storage = BasisStorage::int8}), doctest::Contains("CUDA backend"),
+                       InvalidArgument);
+}
+
 }  // namespace test_primitives

@@ -53,7 +53,7 @@ void check_resumes(const Options& options) {
 
 }  // namespace
 
-TEST_CASE("a resumed run goes on bit for bit: periodic, streaming, structured") {
+TEST_CASE("a resumed run goes on bit for bit: periodic, streaming, structured, rounded bases") {
   check_resumes({.refresh_every = 3});
   check_resumes(
       {.policy = ogpsa::RefreshPolicy::streaming, .refresh_every = 1, .reference = {.rank = {.max_rank = 3}}});
@@ -62,6 +62,33 @@ TEST_CASE("a resumed run goes on bit for bit: periodic, streaming, structured") 
                  .reference = {.rank = {.max_rank = 3}},
                  .structured = "weight",
                  .form = ogpsa::Form::both});
+  check_resumes({.refresh_every = 3, .basis_storage = ogpsa::BasisStorage::bfloat16});
+  check_resumes({.policy = ogpsa::RefreshPolicy::streaming,
+                 .refresh_every = 1,
+                 .reference = {.rank = {.max_rank = 3}},
+                 .basis_storage = ogpsa::BasisStorage::int8});
+}
+
+TEST_CASE("a rounded basis: the step is orthogonal to it, and nearly so to the reference gradient") {
+  for (const auto storage : {ogpsa::BasisStorage::bfloat16, ogpsa::BasisStorage::int8}) {
+    Run run({.basis_storage = storage});
+    run.train(0, 1);
+    const auto weight = run.model.first->weight.detach().clone();
+    const Task reference(100, 12, torch::kFloat);
+    run.optimizer.zero_grad();
+    reference.loss(run.model).backward();
+    const auto h = run.model.first->weight.grad().clone();
+    run.projector.refresh({[&] { return reference.loss(run.model); }});
+    run.optimizer.zero_grad();
+    Task(200, 12, torch::kFloat).loss(run.model).backward();
+    run.projector.step(run.optimizer);
+    const auto step = run.model.first->weight.detach() - weight;
+    const double cosine = ((h * step).sum() / (h.norm() * step.norm())).item<double>();
+    const auto& stored = run.projector.core().stored_subspace("first.weight");
+    CHECK(stored.storage() == storage);
+    CHECK(std::abs(cosine) <= std::sin(stored.rounding_angle()) + 1e-5);  // the weights are rounded, too
+    CHECK(std::sin(stored.rounding_angle()) < 0.03);
+  }
 }
 
 TEST_CASE("a state of other blocks is refused, and the projector stays as it was") {

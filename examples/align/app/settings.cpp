@@ -35,18 +35,20 @@ json settings_of(const TrainOptions& o) {
 }
 
 json settings_of(const ProtectionOptions& o) {
-  return {{"method", name(o.method)},
-          {"refresh_every", o.refresh_every},
-          {"max_share", o.max_share},
-          {"reference_batch_size", o.batch_size},
-          {"form", o.form},
-          {"damping", o.damping},
-          {"streaming", o.streaming},
-          {"forgetting", o.forgetting},
-          {"protect", o.include},
-          {"projection_mode", o.mode},
-          {"projection_alpha", o.alpha},
-          {"projection_scale", o.scale}};
+  json settings = {{"method", name(o.method)},
+                   {"refresh_every", o.refresh_every},
+                   {"max_share", o.max_share},
+                   {"reference_batch_size", o.batch_size},
+                   {"form", o.form},
+                   {"damping", o.damping},
+                   {"streaming", o.streaming},
+                   {"forgetting", o.forgetting},
+                   {"protect", o.include},
+                   {"projection_mode", o.mode},
+                   {"projection_alpha", o.alpha},
+                   {"projection_scale", o.scale}};
+  if (o.basis_storage != "float32") settings["basis_storage"] = o.basis_storage;  // so that a run begun without the option resumes
+  return settings;
 }
 
 json settings_of(const StageSettings& o) {

@@ -41,7 +41,8 @@ struct ProtectionOptions {
   std::string include = {};         ///< regular expression of the parameters that are protected; empty: all
   std::string mode = "orthogonal";  ///< ogpsa, ogpsa-step: orthogonal, conflicting, one-sided or inside
   double alpha = 1;                 ///< share of the component that is removed
-  double scale = 1;                 ///< conflicting: factor of a gradient that does not conflict
+  std::string basis_storage = "float32";  ///< of flat subspaces between refreshes: float32, bfloat16 or int8
+  double scale = 1;                       ///< conflicting: factor of a gradient that does not conflict
 };
 
 /// A named reference objective: the mean loss over all of its rows.

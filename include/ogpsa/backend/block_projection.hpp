@@ -86,13 +86,15 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   const Index rank = piece.left.cols;
   CompensatedSum inner(rank, 1);
   Eigen::MatrixXd products(rank, 1);
-  for (Index i = begin; i < end; i += kGranule) {
-    const Index n = std::min(kGranule, end - i);
+  for (Index i = begin, n = 0; i < end; i += n) {
+    n = granule(piece.left, i, end, kGranule);
     const T* x = load<T>(piece.tensor, i, n, buffer);
     double square = rank == 0 ? squared_norm(x, n) : 0.0;
     in_groups_of_columns(rank, [&](auto count, Index k) {
       double sums[count + 1] = {};
-      run_best<MeasureKernel<T, count>>(piece.left.data + k * piece.left.stride + i, piece.left.stride, x, n, sums);
+      visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
+        run_best<MeasureKernel<T, count, S>>(q, x, n, static_cast<double*>(sums));
+      });
       for (int j = 0; j < count; ++j) products(k + j, 0) = sums[j];
       square = sums[count];
     });
@@ -110,7 +112,7 @@ void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
     load_panel(piece.tensor, piece.fast, 0, j, panel);
-    const Dense<T> inner = product<T>(piece.left, Transpose::yes, view_of(panel)).template cast<T>();
+    const Dense<T> inner = product<T>(piece.left.matrix(), Transpose::yes, view_of(panel)).template cast<T>();
     sum.inner += product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
     sum.squared_norm += squared_norm(panel.data(), panel.size());
   }
@@ -153,8 +155,8 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
   const bool write = !nothing_to_do(change);
   const bool in_place = write && piece.tensor.dtype == dtype_of<T>();
   double after = 0;
-  for (Index i = begin; i < end; i += kGranule) {
-    const Index n = std::min(kGranule, end - i);
+  for (Index i = begin, n = 0; i < end; i += n) {
+    n = granule(piece.left, i, end, kGranule);
     const T* x = load<T>(piece.tensor, i, n, buffer);
     if (!write) {
       after += squared_norm(x, n);
@@ -163,11 +165,12 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
     T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
     if (piece.left.cols == 0)
-      square = run_best<ChangeKernel<T, 0>>(static_cast<T>(change.keep), x, x, Index{0}, x, y, n);
+      square = run_best<ChangeKernel<T, 0>>(static_cast<T>(change.keep), x, BasisColumns<T>{x, 0}, x, y, n);
     in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
       const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
-      square = run_best<ChangeKernel<T, count>>(keep, remove.data() + k, piece.left.data + k * piece.left.stride + i,
-                                                piece.left.stride, k == 0 ? x : y, y, n);
+      visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
+        square = run_best<ChangeKernel<T, count, S>>(keep, remove.data() + k, q, k == 0 ? x : y, y, n);
+      });
     });
     after += square;
     if (!in_place) store(buffer, n, piece.tensor, i);
@@ -193,7 +196,7 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
     inner.setZero(piece.left.cols, panel.cols());
     gemm<T>(1, view_of(std::as_const(remove)), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes,
             view_of(inner));
-    gemm<T>(-1, piece.left, Transpose::no, view_of(std::as_const(inner)), Transpose::no, view_of(panel));
+    gemm<T>(-1, piece.left.matrix(), Transpose::no, view_of(std::as_const(inner)), Transpose::no, view_of(panel));
     after += squared_norm(panel.data(), panel.size());
     store_panel(panel, piece.tensor, piece.fast, 0, j);
   }
@@ -227,8 +230,8 @@ void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearC
   norms.resize(pieces.size());
   std::vector<std::size_t> together, alone;
   for (std::size_t p = 0; p < pieces.size(); ++p) {
-    const Index columns = 1 + pieces[p].left.cols;
-    const Index bytes = pieces[p].fast * pieces[p].slow * columns * static_cast<Index>(sizeof(T));
+    const Index row = static_cast<Index>(sizeof(T)) + pieces[p].left.cols * bytes_of<T>(pieces[p].left.storage);
+    const Index bytes = pieces[p].fast * pieces[p].slow * row;
     (bytes <= small ? together : alone).push_back(p);
   }
   const auto project_one = [&](std::size_t p) {
@@ -267,7 +270,7 @@ Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponen
 template <class T>
 PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& change, MatrixView<T> x) {
   const bool on_left = piece.left.cols > 0;
-  const MatrixView<const T> basis = on_left ? piece.left : piece.right;
+  const MatrixView<const T> basis = on_left ? piece.left.matrix() : piece.right;
   const MatrixView<const T> values = x;
   const auto squares = [&] {
     double sum = 0;

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -77,11 +80,13 @@ class CudaBackend {
     if (from.empty()) return;
     const auto session = this->session();
     const T* packed = from.data;
-    if (from.cols > 1 && from.stride != from.rows) {
-      const MatrixView<T> memory(session->scratch<T>(detail::cuda::kPanel, from.rows * from.cols), from.rows,
-                                 from.cols);
-      detail::cuda::copy(session, detail::cuda::strided(from), detail::cuda::strided(memory), from.rows, from.cols);
-      packed = memory.data;
+    if constexpr (is_storage_type<T>) {
+      if (from.cols > 1 && from.stride != from.rows) {
+        const MatrixView<T> memory(session->scratch<T>(detail::cuda::kPanel, from.rows * from.cols), from.rows,
+                                   from.cols);
+        detail::cuda::copy(session, detail::cuda::strided(from), detail::cuda::strided(memory), from.rows, from.cols);
+        packed = memory.data;
+      }
     }
     session->copy_to_host(packed, to.data(), static_cast<std::size_t>(from.rows * from.cols) * sizeof(T));
   }
@@ -89,12 +94,14 @@ class CudaBackend {
   void from_host(std::span<const T> from, MatrixView<T> to) const {
     if (to.empty()) return;
     const auto session = this->session();
-    const bool packed = to.cols == 1 || to.stride == to.rows;
+    const bool packed = !is_storage_type<T> || to.cols == 1 || to.stride == to.rows;
     T* memory = packed ? to.data : session->scratch<T>(detail::cuda::kPanel, to.rows * to.cols);
     session->copy_to_device(from.data(), memory, static_cast<std::size_t>(to.rows * to.cols) * sizeof(T));
-    if (packed) return;
-    const MatrixView<T> view(memory, to.rows, to.cols);
-    detail::cuda::copy(session, detail::cuda::strided(view), detail::cuda::strided(to), to.rows, to.cols);
+    if constexpr (is_storage_type<T>) {
+      if (packed) return;
+      const MatrixView<T> view(memory, to.rows, to.cols);
+      detail::cuda::copy(session, detail::cuda::strided(view), detail::cuda::strided(to), to.rows, to.cols);
+    }
   }
 
   template <class T>
@@ -145,6 +152,21 @@ class CudaBackend {
     detail::cuda::elementwise(session(), detail::cuda::Operation::add_to_tensor, values, tensor);
   }
 
+  /// \throws InvalidArgument: bases are kept in full here
+  template <class T>
+  void encode(MatrixView<const T>, BasisStorage storage, std::uint8_t*, float*) const {
+    throw InvalidArgument(std::string("ogpsa: the CUDA backend does not keep bases in ") +
+                          detail::storage_name(storage) + "; use BasisStorage::full");
+  }
+  template <class T>
+  void decode(BasisView<T> basis, MatrixView<T> to) const {
+    copy(basis.matrix(), to);
+  }
+
+  template <class T>
+  Eigen::MatrixXd gram(BasisView<T> a, BasisView<T> b) const {
+    return gram(a.matrix(), b.matrix());
+  }
   template <class T>
   Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
     Eigen::MatrixXd product = detail::cuda::gram(session(), a, b);
@@ -219,7 +241,15 @@ class CudaBackend {
                std::vector<PieceCoefficients>& measured, std::vector<PieceNorms>& norms) const {
     measured.clear();
     norms.clear();
-    if (!pieces.empty()) detail::cuda::LinearProjection<T>(pieces, changes).run(session(), measured, norms);
+    if (pieces.empty()) return;
+    const auto by_weights = [](const LinearChange& change) { return change.normalizer.size() == 0; };
+    if (std::all_of(changes.begin(), changes.end(), by_weights)) {
+      return detail::cuda::LinearProjection<T>(pieces, changes).run(session(), measured, norms);
+    }
+    coefficients(pieces, measured);  // blocks of a group that others are left out of: decided on the host
+    std::vector<PieceChange> decided;
+    for (std::size_t p = 0; p < pieces.size(); ++p) decided.push_back(changes[p](measured[p].inner));
+    change(pieces, std::span<const PieceChange>(decided), norms);
   }
 
  private:

@@ -128,7 +128,24 @@ class EigenBackend {
   }
 
   template <class T>
+  void encode(MatrixView<const T> q, BasisStorage storage, std::uint8_t* elements, float* scales) const {
+    detail::encode(q, storage, elements, scales);
+  }
+  template <class T>
+  void decode(BasisView<T> basis, MatrixView<T> to) const {
+    const auto segments = detail::row_segments(basis.rows);
+    detail::parallel_for(segments.count, basis.rows * basis.cols >= detail::kWorthThreads, [&](Index s) {
+      const Index first = segments.begin(s), count = segments.end(s) - first;
+      detail::decode(basis.row_range(first, count), to.row_range(first, count));
+    });
+  }
+
+  template <class T>
   Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
+    return gram(BasisView<T>(a), BasisView<T>(b));
+  }
+  template <class T>
+  Eigen::MatrixXd gram(BasisView<T> a, BasisView<T> b) const {
     Eigen::MatrixXd product = detail::gram(a, b);
     all_reduce({product.data(), static_cast<std::size_t>(product.size())});
     return product;

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "ogpsa/backend/basis_columns.hpp"
 #include "ogpsa/backend/instruction_set.hpp"
 #include "ogpsa/tensor_view.hpp"
 
@@ -98,13 +99,13 @@ T max_abs(const T* x, Index n) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-/// sum_i q_ik x_i for K columns q_k that lie `stride` apart, and sum_i x_i^2, in one pass; added to sums[0 .. K - 1]
-/// and sums[K]. A lane adds at most 32 products in the arithmetic type, the rest is added in double: even where all
-/// roundings go one way (constant data) the error of a product stays below 16 u.
-template <class T, int K>
+/// sum_i q_ik x_i for K columns q_k, and sum_i x_i^2, in one pass; added to sums[0 .. K - 1] and sums[K]. A lane adds
+/// at most 32 products in the arithmetic type, the rest is added in double: even where all roundings go one way
+/// (constant data) the error of a product stays below 16 u.
+template <class T, int K, class S = T>
 struct MeasureKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const T* q, Index stride, const T* x, Index n, double* sums) {
+  OGPSA_ALWAYS_INLINE static void run(BasisColumns<T, S> q, const T* x, Index n, double* sums) {
     using V = Vector<T, Bytes>;
     using Unaligned = typename V::Unaligned;
     constexpr Index chunk = 32 * kLanes;
@@ -120,14 +121,16 @@ struct MeasureKernel {
           squares.add(values, v);
 #pragma GCC unroll 4
           for (Index k = 0; k < K; ++k) {
-            lanes[k][v] += values * *reinterpret_cast<const Unaligned*>(q + k * stride + i + v * V::size);
+            typename V::Type column;
+            q.template load<Bytes>(k, i + v * V::size, column);
+            lanes[k][v] += values * column;
           }
         }
       }
       for (Index k = 0; k < K; ++k) {
         T last[kLanes];
         std::memcpy(last, lanes[k], sizeof last);
-        for (Index l = 0; i + l < end; ++l) last[l] += x[i + l] * q[k * stride + i + l];
+        for (Index l = 0; i + l < end; ++l) last[l] += x[i + l] * q.at(k, i + l);
         sums[k] += static_cast<double>(sum_lanes(last));
       }
     }
@@ -135,11 +138,11 @@ struct MeasureKernel {
   }
 };
 
-/// y <- keep x - sum_k c_k q_k for K columns q_k that lie `stride` apart, in one pass; y may be x. Returns |y|^2.
-template <class T, int K>
+/// y <- keep x - sum_k c_k q_k for K columns q_k, in one pass; y may be x. Returns |y|^2.
+template <class T, int K, class S = T>
 struct ChangeKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static double run(T keep, const T* c, const T* q, Index stride, const T* x, T* y, Index n) {
+  OGPSA_ALWAYS_INLINE static double run(T keep, const T* c, BasisColumns<T, S> q, const T* x, T* y, Index n) {
     using V = Vector<T, Bytes>;
     using Unaligned = typename V::Unaligned;
     SquareLanes<T, Bytes> squares;
@@ -150,7 +153,9 @@ struct ChangeKernel {
         typename V::Type value = keep * *reinterpret_cast<const Unaligned*>(x + i + v * V::size);
 #pragma GCC unroll 4
         for (Index k = 0; k < K; ++k) {
-          value -= c[k] * *reinterpret_cast<const Unaligned*>(q + k * stride + i + v * V::size);
+          typename V::Type column;
+          q.template load<Bytes>(k, i + v * V::size, column);
+          value -= c[k] * column;
         }
         *reinterpret_cast<Unaligned*>(y + i + v * V::size) = value;
         squares.add(value, v);
@@ -158,7 +163,7 @@ struct ChangeKernel {
     }
     for (Index j = i; j < n; ++j) {
       T value = keep * x[j];
-      for (Index k = 0; k < K; ++k) value -= c[k] * q[k * stride + j];
+      for (Index k = 0; k < K; ++k) value -= c[k] * q.at(k, j);
       y[j] = value;
     }
     return squares.total(y + i, n - i);
@@ -189,8 +194,9 @@ struct ConvertKernel {
     Index i = 0;
     if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) {
       for (; i + V::size <= n; i += V::size) {
-        const auto bits = __builtin_convertvector(*reinterpret_cast<const Half*>(from + i), typename V::Type);
-        *reinterpret_cast<Word*>(to + i) = bits << 16;
+        typename Vector<float, Bytes>::Type values;
+        widen<Bytes>(reinterpret_cast<const std::uint16_t*>(from + i), values);
+        *reinterpret_cast<typename Vector<float, Bytes>::Unaligned*>(to + i) = values;
       }
     } else if constexpr (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>) {
       for (; i + V::size <= n; i += V::size) {

@@ -78,9 +78,36 @@ void panel_dots(MatrixView<const T> a, MatrixView<const T> b, bool same, Eigen::
   }
 }
 
+/// to <- rows of a basis, as `T`.
+template <class T>
+void decode(const BasisView<T>& rows, MatrixView<T> to) {
+  for (Index j = 0; j < rows.cols; ++j) {
+    for (Index i = 0, n = 0; i < rows.rows; i += n) {
+      n = granule(rows, i, rows.rows, kGranule);
+      visit_columns(rows, i, j, [&]<class S>(BasisColumns<T, S> q) {
+        T* const first = to.data + j * to.stride + i;
+        if constexpr (std::is_same_v<S, std::int8_t>) {
+          run_best<DecodeKernel>(q, first, n);
+        } else {
+          convert(q.data, first, n);
+        }
+      });
+    }
+  }
+}
+
+/// The rows of a panel as `T`: in place, or in `memory`.
+template <class T>
+MatrixView<const T> panel_of(const BasisView<T>& a, Index first, Index count, Dense<T>& memory) {
+  if (a.is_full()) return a.matrix().row_range(first, count);
+  memory.resize(count, a.cols);
+  decode(a.row_range(first, count), view_of(memory));
+  return view_of(std::as_const(memory));
+}
+
 /// a^T b (a.cols x b.cols)
 template <class T>
-Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
+Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
   CompensatedSum total(a.cols, b.cols);
   if (a.cols == 0 || b.cols == 0) return total.value();
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
@@ -88,8 +115,10 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
   std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
   parallel_for(segments.count, (a.cols + b.cols) * a.rows >= kWorthThreads, [&](Index s) {
     Eigen::MatrixXd product = Eigen::MatrixXd::Zero(a.cols, b.cols);
+    Dense<T> left, right;
     for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
-      panel_dots(a.row_range(first, count), b.row_range(first, count), same, product);
+      const auto pa = panel_of(a, first, count, left), pb = same ? pa : panel_of(b, first, count, right);
+      panel_dots(pa, pb, same, product);
       parts[static_cast<std::size_t>(s)].add(product);
     });
   });
@@ -99,6 +128,24 @@ Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) {
     for (Index i = 0; i < j; ++i) result(i, j) = result(j, i);
   }
   return result;
+}
+
+/// The columns of q rounded to `storage`, one after the other, and their scales.
+template <class T>
+void encode(MatrixView<const T> q, BasisStorage storage, std::uint8_t* elements, float* scales) {
+  if constexpr (std::is_same_v<T, float>) {
+    const Segments segments = row_segments(q.rows);
+    parallel_for(segments.count * q.cols, q.rows * q.cols >= kWorthThreads, [&](Index task) {
+      const Index column = task / segments.count, begin = segments.begin(task % segments.count);
+      const Index n = segments.end(task % segments.count) - begin, at = column * q.rows + begin;
+      const float* from = q.data + column * q.stride + begin;
+      if (storage == BasisStorage::bfloat16) return convert(from, reinterpret_cast<bfloat16*>(elements) + at, n);
+      run_best<EncodeKernel>(from, n, reinterpret_cast<std::int8_t*>(elements) + at,
+                             scales + column * scale_blocks(q.rows) + begin / kScaleBlock);
+    });
+  } else {
+    throw InvalidArgument("ogpsa: a basis in double arithmetic is kept in double");
+  }
 }
 
 /// to <- base + a x on a panel of rows; without a base (null), a x.

@@ -38,6 +38,8 @@ struct Options {
   Granularity granularity = Granularity::block;
   ProjectionOptions projection = {};
   ReferenceOptions reference = {};
+  /// How flat bases are kept between refreshes (float arithmetic only); see ProjectorOptions.
+  BasisStorage basis_storage = BasisStorage::full;
 
   /// Parameters to protect, less those to leave out; empty: all, less none.
   std::string include = {};
@@ -54,7 +56,9 @@ struct Options {
 
   StepMetric metric = StepMetric::euclidean;
 
-  ProjectorOptions projector() const { return {policy, refresh_every, forgetting, granularity, projection, reference}; }
+  ProjectorOptions projector() const {
+    return {policy, refresh_every, forgetting, granularity, projection, reference, basis_storage};
+  }
 };
 
 /// A parameter that is not protected (or, in one call, had no gradient), and why.

@@ -11,7 +11,7 @@
 
 namespace ogpsa::detail::cuda {
 
-/// A LinearChange for each piece. For one side of a matrix the weights are k x 1:
+/// A LinearChange for each piece, without normalizers. For one side of a matrix the weights are k x 1:
 /// X <- keep X - left diag(factor weights) left^T X, or the same on the right.
 template <class T>
 class LinearProjection {

@@ -140,7 +140,7 @@ void measure_matrix(const Session& session, cublasHandle_t cublas, const Project
   for (Index j = 0; j < piece.slow; j += width) {
     const Index count = std::min(width, piece.slow - j);
     const Panel<T> panel(session, piece, 0, j, piece.fast, count);
-    long_product<T>(session, cublas, piece.left, Transpose::yes, panel.view(), half, nullptr, false, squares);
+    long_product<T>(session, cublas, piece.left.matrix(), Transpose::yes, panel.view(), half, nullptr, false, squares);
     long_product<T>(session, cublas, {half, kl, count}, Transpose::no, piece.right.row_range(j, count), product,
                     nullptr, false, squares);
     elementwise<double>(session, Operation::add_scaled, {sum, kl * kr, 1}, {product, dtype_of<T>(), 1, kl * kr});
@@ -199,7 +199,7 @@ void change_matrix(const Session& session, cublasHandle_t cublas, const Projecti
     const auto right = piece.right.row_range(j, count);
     gemm<T>(cublas, kl, count, kr, 1, {factor, kl, 0}, {right.data, right.stride, 0, Transpose::yes}, 0, half, kl, 0,
             1);
-    gemm<T>(cublas, piece.fast, count, kl, -1, {piece.left.data, piece.left.stride, 0}, {half, kl, 0},
+    gemm<T>(cublas, piece.fast, count, kl, -1, {piece.left.matrix().data, piece.left.stride, 0}, {half, kl, 0},
             static_cast<T>(keep), x.data, x.stride, 0, 1);
     panel.write_back(session);
   }
@@ -249,7 +249,7 @@ template <class T>
 Index change_side(const Session& session, cublasHandle_t cublas, const ProjectionPiece<T>& piece, double keep,
                   const double* remove, double* squares) {
   const bool on_left = piece.left.cols > 0;
-  const MatrixView<const T> basis = on_left ? piece.left : piece.right;
+  const MatrixView<const T> basis = on_left ? piece.left.matrix() : piece.right;
   const Index length = on_left ? piece.fast : piece.slow, across = on_left ? piece.slow : piece.fast;
   const Index width = panel_width(length, across), k = basis.cols;
   T* inner = session->scratch<T>(kProduct, k * width);
