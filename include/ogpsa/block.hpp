@@ -64,13 +64,15 @@ inline void check_blocks(const std::vector<BlockSpec>& blocks) {
   std::map<std::string, std::size_t> seen;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto& b = blocks[i];
-    const std::string where = "ogpsa: block '" + b.name + "'";
-    if (b.name.empty()) throw InvalidArgument("ogpsa: block " + std::to_string(i) + " has no name");
-    if (!seen.emplace(b.name, i).second) throw InvalidArgument(where + " is given twice; names must be unique");
-    if (b.rows < 0 || b.cols < 0) throw InvalidArgument(where + " has a negative shape " + size_text(b.rows, b.cols));
+    const std::string where = detail::text({"ogpsa: block '", b.name, "'"});
+    if (b.name.empty()) throw InvalidArgument(detail::text({"ogpsa: block ", i, " has no name"}));
+    if (!seen.emplace(b.name, i).second)
+      throw InvalidArgument(detail::text({where, " is given twice; names must be unique"}));
+    if (b.rows < 0 || b.cols < 0)
+      throw InvalidArgument(detail::text({where, " has a negative shape ", size_text(b.rows, b.cols)}));
     if (b.form != Form::flat && (b.rows < 2 || b.cols < 2)) {
-      throw InvalidArgument(where + " of " + size_text(b.rows, b.cols) +
-                            " is not a matrix, so it has no sides; use the flat form");
+      throw InvalidArgument(detail::text(
+          {where, " of ", size_text(b.rows, b.cols), " is not a matrix, so it has no sides; use the flat form"}));
     }
   }
 }
@@ -95,7 +97,8 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
   std::map<std::string, bool> names;
   for (const auto& unit : units) {
     if (names.emplace(unit.name, true).second) continue;
-    throw InvalidArgument("ogpsa: '" + unit.name + "' names both a group and a block that is not in it; rename one");
+    throw InvalidArgument(
+        detail::text({"ogpsa: '", unit.name, "' names both a group and a block that is not in it; rename one"}));
   }
   return units;
 }

@@ -18,10 +18,10 @@ namespace detail {
 
 template <class T>
 [[noreturn]] void throw_out_of_range(const ProjectionUnit<T>& unit, const std::string& name) {
-  throw NonFiniteError("ogpsa: block '" + name + "': the " +
-                       (unit.direction == Direction::gradient ? "gradient" : "step") +
-                       " has values that leave the range of " + (sizeof(T) == 4 ? "float" : "double") +
-                       " arithmetic; nothing was changed. Scale it down, or use a wider type");
+  throw NonFiniteError(
+      detail::text({"ogpsa: block '", name, "': the ", unit.direction == Direction::gradient ? "gradient" : "step",
+                    " has values that leave the range of ", sizeof(T) == 4 ? "float" : "double",
+                    " arithmetic; nothing was changed. Scale it down, or use a wider type"}));
 }
 
 /// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
@@ -33,10 +33,10 @@ template <class T, class B>
   }
   const Index bad = backend.first_non_finite(piece.tensor);
   if (bad < 0) throw_out_of_range(unit, name);
-  throw NonFiniteError("ogpsa: block '" + name + "': " + (unit.direction == Direction::gradient ? "gradient" : "step") +
-                       " element " + std::to_string(bad) +
-                       " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
-                       "loss scale");
+  throw NonFiniteError(detail::text(
+      {"ogpsa: block '", name, "': ", unit.direction == Direction::gradient ? "gradient" : "step", " element ", bad,
+       " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
+       "loss scale"}));
 }
 
 /// \throws NonFiniteError for coefficients that overflowed.
@@ -219,8 +219,8 @@ template <class T, class B>
 ProjectionUnit<T> flat_unit(TensorView tensor, const Subspace<T, B>& subspace, const ProjectionOptions& options,
                             Direction direction, const std::string& name) {
   if (tensor.size() != subspace.dimension()) {
-    throw InvalidArgument("ogpsa: block '" + name + "' has " + std::to_string(tensor.size()) +
-                          " elements, but its subspace lies in R^" + std::to_string(subspace.dimension()));
+    throw InvalidArgument(detail::text({"ogpsa: block '", name, "' has ", tensor.size(),
+                                        " elements, but its subspace lies in R^", subspace.dimension()}));
   }
   return {.name = name,
           .pieces = {{tensor, tensor.size(), 1, subspace.basis(), {}}},

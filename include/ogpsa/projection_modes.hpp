@@ -86,8 +86,8 @@ struct ProjectionUnit {
 /// \throws InvalidArgument for an option outside its range.
 inline void check(const ProjectionOptions& options) {
   if (!(options.alpha >= 0 && options.alpha <= 1)) {
-    throw InvalidArgument("ogpsa: ProjectionOptions: alpha is " + std::to_string(options.alpha) +
-                          "; it must be in [0, 1]");
+    throw InvalidArgument(
+        detail::text({"ogpsa: ProjectionOptions: alpha is ", options.alpha, "; it must be in [0, 1]"}));
   }
   if (!detail::is_finite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
 }
@@ -107,19 +107,21 @@ void check_mode(const ProjectionUnit<T>& unit) {
   check(unit.options);
   const char* mode = needs_objectives(unit);
   if (!mode) return;
-  const std::string where = "ogpsa: block '" + unit.name + "': projection mode " + mode;
+  const std::string where = detail::text({"ogpsa: block '", unit.name, "': projection mode ", mode});
   const Index count = unit.objectives ? unit.objectives->cols() : 0;
   if (!unit.objectives) {
-    throw InvalidArgument(where +
-                          " needs the signs of the reference objectives, which a structured subspace does not "
-                          "have; use the flat form or mode orthogonal");
+    throw InvalidArgument(
+        detail::text({where,
+                      " needs the signs of the reference objectives, which a structured subspace does not "
+                      "have; use the flat form or mode orthogonal"}));
   }
   if (unit.options.mode == ProjectionMode::conflicting && count != 1) {
-    throw InvalidArgument(where + " is defined for one objective, but the subspace has " + std::to_string(count) +
-                          "; use mode one_sided");
+    throw InvalidArgument(
+        detail::text({where, " is defined for one objective, but the subspace has ", count, "; use mode one_sided"}));
   }
   if (count == 0) {
-    throw InvalidArgument(where + " needs reference objectives, but the subspace has none; collect per objective");
+    throw InvalidArgument(
+        detail::text({where, " needs reference objectives, but the subspace has none; collect per objective"}));
   }
 }
 

@@ -32,7 +32,9 @@ double default_relative_tolerance(Index cols) {
 
 /// \throws InvalidArgument for a limit outside its range.
 inline void check(const RankOptions& options) {
-  const auto fail = [](const std::string& what) { throw InvalidArgument("ogpsa: RankOptions: " + what); };
+  const auto fail = [](const std::string& what) {
+    throw InvalidArgument(detail::text({"ogpsa: RankOptions: ", what}));
+  };
   if (options.max_rank < 0) {
     fail("max_rank is " + std::to_string(options.max_rank) + "; use 0 for no limit, or a positive number");
   }

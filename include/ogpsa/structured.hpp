@@ -41,8 +41,8 @@ struct StructuredOptions {
 inline void check(const StructuredOptions& options) {
   check(options.rank);
   if (!(options.damping >= 0 && detail::is_finite(options.damping))) {
-    throw InvalidArgument("ogpsa: StructuredOptions: damping is " + std::to_string(options.damping) +
-                          "; it must be 0 or positive");
+    throw InvalidArgument(
+        detail::text({"ogpsa: StructuredOptions: damping is ", options.damping, "; it must be 0 or positive"}));
   }
 }
 
@@ -93,8 +93,8 @@ class KroneckerFactor {
   void add(ConstTensorView g, Side side, double weight = 1.0) {
     const Index length = side == Side::input ? g.cols : g.rows;
     if (length != dimension_) {
-      throw InvalidArgument("ogpsa: a matrix of " + detail::size_text(g.rows, g.cols) + " does not fit a side of " +
-                            std::to_string(dimension_));
+      throw InvalidArgument(detail::text(
+          {"ogpsa: a matrix of ", detail::size_text(g.rows, g.cols), " does not fit a side of ", dimension_}));
     }
     const bool fast_side = (side == Side::input) == (g.layout == Layout::row_major);
     if (empty()) choose_exponent(backend_.max_abs(g));
@@ -110,9 +110,9 @@ class KroneckerFactor {
   /// \throws InvalidArgument for another size, or a side that is not kept densely.
   void add_gram(ConstTensorView gram, double weight = 1.0) {
     if (gram.rows != dimension_ || gram.cols != dimension_ || !dense_) {
-      throw InvalidArgument("ogpsa: a Gram matrix of " + detail::size_text(gram.rows, gram.cols) + " does not fit a " +
-                            (dense_ ? "dense" : "low-rank") + " side of " + std::to_string(dimension_) +
-                            "; give the rows of X, or raise dense_limit");
+      throw InvalidArgument(detail::text({"ogpsa: a Gram matrix of ", detail::size_text(gram.rows, gram.cols),
+                                          " does not fit a ", dense_ ? "dense" : "low-rank", " side of ", dimension_,
+                                          "; give the rows of X, or raise dense_limit"}));
     }
     if (empty()) choose_exponent(std::sqrt(backend_.max_abs(gram)));
     backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram,

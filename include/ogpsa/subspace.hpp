@@ -80,12 +80,12 @@ class Subspace {
   void update(Matrix columns, double forgetting = 1.0, const RankOptions& rank = {},
               const EstimateOptions& options = {}, std::span<const Index> objectives = {}) {
     if (!(forgetting > 0 && forgetting <= 1)) {
-      throw InvalidArgument("ogpsa: the forgetting factor is " + std::to_string(forgetting) + "; it must be in (0, 1]");
+      throw InvalidArgument(detail::text({"ogpsa: the forgetting factor is ", forgetting, "; it must be in (0, 1]"}));
     }
     ogpsa::check(rank);
     if (!objectives.empty() && static_cast<Index>(objectives.size()) != columns.cols()) {
-      throw InvalidArgument("ogpsa: an update by " + std::to_string(columns.cols()) + " columns names " +
-                            std::to_string(objectives.size()) + " objectives; name one for each column, or none");
+      throw InvalidArgument(detail::text({"ogpsa: an update by ", columns.cols(), " columns names ", objectives.size(),
+                                          " objectives; name one for each column, or none"}));
     }
     fold(std::move(columns), forgetting, &rank, options, objectives);
   }
@@ -94,8 +94,8 @@ class Subspace {
   /// \throws InvalidArgument when the dimensions differ.
   void merge(const Subspace& other, const RankOptions& rank = {}) {
     if (other.dimension() != dimension()) {
-      throw InvalidArgument("ogpsa: cannot merge a subspace of R^" + std::to_string(other.dimension()) +
-                            " into one of R^" + std::to_string(dimension()));
+      throw InvalidArgument(
+          detail::text({"ogpsa: cannot merge a subspace of R^", other.dimension(), " into one of R^", dimension()}));
     }
     Matrix columns = other.basis_;
     backend_.scale_columns(columns.view(), {other.singular_values_.data(), static_cast<std::size_t>(other.rank())});
@@ -154,20 +154,19 @@ class Subspace {
 
 template <class T, class B>
 auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) const -> Columns {
-  const std::string where = options.name.empty() ? "" : " of block '" + options.name + "'";
+  const std::string where = detail::text({options.name.empty() ? "" : " of block '", options.name, "'"});
   if (gradients.rows() != dimension()) {
-    throw InvalidArgument("ogpsa: reference gradients" + where + " have " + std::to_string(gradients.rows()) +
-                          " elements, but the subspace lies in R^" + std::to_string(dimension()));
+    throw InvalidArgument(detail::text({"ogpsa: reference gradients", where, " have ", gradients.rows(),
+                                        " elements, but the subspace lies in R^", dimension()}));
   }
   const Index m = gradients.cols();
   const auto view = MatrixView<const T>(gradients.view());
   Columns columns{backend_.gram(view, view), Eigen::VectorXd::Zero(m), {}};
   if (!detail::in_range(columns.gram)) {
     if (const Entry bad = backend_.first_non_finite(view); bad.found()) {
-      throw NonFiniteError(
-          "ogpsa: reference gradients" + where + ": element " + std::to_string(bad.row) + " of column " +
-          std::to_string(bad.col) +
-          " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
+      throw NonFiniteError(detail::text(
+          {"ogpsa: reference gradients", where, ": element ", bad.row, " of column ", bad.col,
+           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)"}));
     }
   }
   columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
@@ -251,10 +250,10 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
   const Index k = basis.cols();
   if (singular_values.size() != k || (objectives.size() > 0 && objectives.rows() != k) ||
       objective_norms.size() != objectives.cols()) {
-    throw InvalidArgument("ogpsa: a basis of " + detail::size_text(basis.rows(), k) + " needs " + std::to_string(k) +
-                          " singular values and objectives of " + std::to_string(k) + " rows, but has " +
-                          std::to_string(singular_values.size()) + " and " +
-                          detail::size_text(objectives.rows(), objectives.cols()));
+    throw InvalidArgument(
+        detail::text({"ogpsa: a basis of ", detail::size_text(basis.rows(), k), " needs ", k,
+                      " singular values and objectives of ", k, " rows, but has ", singular_values.size(), " and ",
+                      detail::size_text(objectives.rows(), objectives.cols())}));
   }
   if (!detail::all_finite(singular_values) || (singular_values.array() < 0).any() || !detail::all_finite(objectives) ||
       !detail::all_finite(objective_norms)) {
@@ -263,9 +262,9 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
   const auto q = MatrixView<const T>(basis.view());
   const double error = detail::distance_from_identity(backend.gram(q, q));
   if (!(error <= 16 * detail::unit_roundoff<T>())) {
-    throw InvalidArgument("ogpsa: the columns of a basis of " + detail::size_text(basis.rows(), k) +
-                          " are not orthonormal (max |Q^T Q - I| = " + std::to_string(error) +
-                          "); use Subspace::replace to make them so");
+    throw InvalidArgument(
+        detail::text({"ogpsa: the columns of a basis of ", detail::size_text(basis.rows(), k),
+                      " are not orthonormal (max |Q^T Q - I| = ", error, "); use Subspace::replace to make them so"}));
   }
   Subspace result(basis.rows(), std::move(backend));
   result.basis_ = std::move(basis);

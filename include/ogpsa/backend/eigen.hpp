@@ -193,8 +193,8 @@ class EigenBackend {
     for (Index j = 0; j < n; ++j) std::copy_n(symmetric.data + j * symmetric.stride, n, a.data() + j * n);
     const auto values = detail::symmetric_eigen({a.data(), n, n}, {v.data(), n, vectors.cols});
     if (!values) {
-      throw NumericalError("ogpsa: the eigenvalues of a symmetric matrix of " + detail::size_text(n, n) +
-                           " did not converge; check the reference data for extreme values");
+      throw NumericalError(detail::text({"ogpsa: the eigenvalues of a symmetric matrix of ", detail::size_text(n, n),
+                                         " did not converge; check the reference data for extreme values"}));
     }
     for (Index j = 0; j < vectors.cols; ++j) {
       for (Index i = 0; i < n; ++i) {
