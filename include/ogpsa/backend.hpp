@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "ogpsa/small_matrix.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 /// \file
@@ -57,8 +58,12 @@ struct LinearChange {
   Eigen::MatrixXd weights = {};
 
   PieceChange operator()(const Eigen::MatrixXd& c) const {
-    if (weights.size() == 0) return {keep, factor * c};
-    return {keep, factor * c.cwiseProduct(weights)};
+    PieceChange change{keep, c};
+    const detail::Column remove = detail::values(change.remove);
+    detail::scale(remove, factor);
+    const detail::ConstColumn w = detail::values(weights);
+    for (std::size_t i = 0; i < w.size(); ++i) remove[i] *= w[i];
+    return change;
   }
 };
 

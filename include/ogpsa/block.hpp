@@ -106,36 +106,45 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
 /// Soft weights of a structured unit's coefficients, in the order of its tensor's memory.
 template <class T, class B>
 Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<ProjectionPiece<T>>& pieces, double damping) {
-  const auto relative = [](const Subspace<T, B>& side, double scale) -> Eigen::VectorXd {
-    return (side.singular_values().array() / scale).square().min(1e100);  // so that products of two stay finite
+  const auto relative = [](const Subspace<T, B>& side, double scale) {
+    Eigen::MatrixXd result = to_vector(values(side.singular_values()));
+    for (double& value : values(result))
+      value = std::min(value / scale * (value / scale), 1e100);  // for products of two
+    return result;
   };
   Eigen::MatrixXd eigenvalues;  // relative to their mean: k x 1 for one side, k_left x k_right for both
   if (unit.form != Form::both) {
     eigenvalues = unit.has_input() ? relative(unit.input, unit.input_scale) : relative(unit.output, unit.output_scale);
   } else {
-    eigenvalues = small_product(relative(unit.input, unit.input_scale),
-                                Eigen::MatrixXd(relative(unit.output, unit.output_scale).transpose()));
+    eigenvalues =
+        small_product(relative(unit.input, unit.input_scale), transposed(relative(unit.output, unit.output_scale)));
     const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
-    if (!row_major) eigenvalues.transposeInPlace();
+    if (!row_major) eigenvalues = transposed(eigenvalues);
   }
-  return (1 + damping / eigenvalues.array()).inverse().matrix();
+  for (double& value : values(eigenvalues)) value = 1 / (1 + damping / value);
+  return eigenvalues;
 }
 
 /// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::restriction).
 template <class T, class B>
 void restrict_to_given(const Subspace<T, B>& subspace, ProjectionUnit<T>& unit) {
-  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(subspace.rank(), subspace.rank());
-  for (const auto& piece : unit.pieces) gram += subspace.backend().gram(piece.left, piece.left);
+  Eigen::MatrixXd gram = zeros(subspace.rank(), subspace.rank());
+  for (const auto& piece : unit.pieces) {
+    const Eigen::MatrixXd part = subspace.backend().gram(piece.left, piece.left);
+    add_scaled(values(gram), 1, values(part));
+  }
   const SmallSvd svd = small_svd(gram);  // symmetric: the singular vectors are eigenvectors
   // A direction that only the rounding of the basis (or of the Gram matrix) has put into the given rows is none.
   const double tolerance = default_relative_tolerance<T>(subspace.rank());
   const double smallest = std::max(tolerance * tolerance, 64 * std::numeric_limits<double>::epsilon());
   Index rank = 0;
-  while (rank < svd.s.size() && svd.s(rank) > smallest * svd.s(0)) ++rank;
-  const Eigen::VectorXd roots = svd.s.head(rank).cwiseSqrt();
-  unit.restriction = svd.u.leftCols(rank) * roots.cwiseInverse().asDiagonal();
-  unit.restricted_objectives =
-      roots.asDiagonal() * small_transposed_product(svd.u.leftCols(rank), subspace.objectives());
+  while (rank < svd.s.size() && at(svd.s, rank) > smallest * at(svd.s, 0)) ++rank;
+  const Eigen::MatrixXd u = leading_columns(svd.u, rank);
+  Eigen::VectorXd roots = leading(svd.s, rank);
+  for (double& value : values(roots)) value = std::sqrt(value);
+  unit.restricted_objectives = scaled_rows(values(roots), small_transposed_product(u, subspace.objectives()));
+  for (double& value : values(roots)) value = 1 / value;
+  unit.restriction = scaled_columns(u, values(roots));
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.

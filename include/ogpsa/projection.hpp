@@ -43,7 +43,7 @@ template <class T, class B>
 template <class T>
 void check_range(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner) {
   constexpr double largest = static_cast<double>(std::numeric_limits<T>::max());
-  if (all_finite(inner) && (inner.size() == 0 || inner.cwiseAbs().maxCoeff() <= largest)) return;
+  if (all_finite(values(inner)) && max_abs(values(inner)) <= largest) return;
   throw_out_of_range(unit, unit.name);
 }
 
@@ -79,7 +79,8 @@ struct ProjectionBatch {
       const bool known = is_finite(parts[p].squared_norm);
       const bool bad = !known && (sizeof(T) == 4 || backend.first_non_finite(shared[p].tensor) >= 0);
       if (bad) throw_bad_piece(backend, units[u], shared[p]);
-      inner[u] = inner[u].cols() == 0 ? parts[p].inner : (inner[u] + parts[p].inner).eval();
+      if (inner[u].cols() == 0) inner[u] = zeros(parts[p].inner.rows(), parts[p].inner.cols());
+      add_scaled(values(inner[u]), 1, values(parts[p].inner));
       results[u].norm_before += parts[p].squared_norm;
     }
   }
@@ -132,7 +133,7 @@ struct ProjectionBatch {
       const auto& unit = units[shared_unit[p]];
       result.objective_coefficients = objective_coefficients(unit.objectives, unit.objective_norms, measured[p].inner);
       result.norm_before = measured[p].squared_norm;
-      result.norm_inside = measured[p].inner.squaredNorm();
+      result.norm_inside = squared_norm(values(measured[p].inner));
       result.norm_after = norms[p].after;
     }
   }

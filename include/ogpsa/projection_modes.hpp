@@ -128,9 +128,11 @@ void check_mode(const ProjectionUnit<T>& unit) {
 /// <g, h_r> / |h_r| for each objective.
 inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
                                               const Eigen::MatrixXd& c) {
-  Eigen::VectorXd result = Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
-  for (Eigen::Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
-    if ((*norms)(r) > 0) result(r) = (objectives->col(r) / (*norms)(r)).dot(c.col(0));
+  Eigen::VectorXd result = zeros(objectives ? objectives->cols() : 0);
+  for (Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
+    Eigen::VectorXd h = to_vector(column(*objectives, r));
+    for (double& value : values(h)) value /= at(*norms, r);
+    if (at(*norms, r) > 0) at(result, r) = dot(values(h), column(c, 0));
   }
   return result;
 }
@@ -158,14 +160,21 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, cons
     case ProjectionMode::inside:
       return linear_change(unit)(c);
     case ProjectionMode::conflicting: {
-      const double norm = objectives.col(0).stableNorm();
-      const Eigen::VectorXd h = objectives.col(0) / (norm > 0 ? norm : 1.0);
-      const double product = sign * h.dot(c.col(0));
-      if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
-      return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
+      Eigen::MatrixXd h = leading_columns(objectives, 1);
+      const double length = stable_norm(values(h));
+      for (double& value : values(h)) value /= length > 0 ? length : 1.0;
+      const double product = sign * dot(values(h), values(c));
+      if (!(product < 0)) return {product > 0 ? options.scale : 1.0, zeros(c.rows(), 1)};
+      scale(values(h), options.alpha * sign * product / squared_norm(values(h)));
+      return {1.0, std::move(h)};
     }
-    case ProjectionMode::one_sided:
-      return {1.0, -options.alpha * sign * nonnegative_least_squares(objectives, -sign * c.col(0)).fitted};
+    case ProjectionMode::one_sided: {
+      Eigen::VectorXd towards = to_vector(values(c));
+      scale(values(towards), -sign);
+      Eigen::MatrixXd remove = nonnegative_least_squares(objectives, towards).fitted;
+      scale(values(remove), -options.alpha * sign);
+      return {1.0, std::move(remove)};
+    }
   }
   throw InvalidArgument("ogpsa: unknown ProjectionMode");
 }
@@ -173,8 +182,9 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, cons
 /// Objectives of which the basis holds nothing but rounding (it was truncated, or their rows are left out) have no sign
 /// there: they become zero.
 inline void drop_rounding(Eigen::MatrixXd& objectives, const Eigen::VectorXd& norms, double tolerance) {
-  for (Eigen::Index r = 0; r < objectives.cols(); ++r) {
-    if (objectives.col(r).stableNorm() <= tolerance * norms(r)) objectives.col(r).setZero();
+  for (Index r = 0; r < objectives.cols(); ++r) {
+    const Column h = column(objectives, r);
+    if (stable_norm(h) <= tolerance * at(norms, r)) std::fill(h.begin(), h.end(), 0.0);
   }
 }
 
@@ -190,7 +200,7 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, 
   }
   // With W^T (Q_g^T Q_g) W = I, W^T takes inner products with Q_g to those with the orthonormal Q_g W.
   const Eigen::MatrixXd c = whole ? inner : small_transposed_product(unit.restriction, inner);
-  result.norm_inside = c.squaredNorm();
+  result.norm_inside = squared_norm(values(c));
   PieceChange change = decide(unit, c, objectives);
   if (!whole) change.remove = small_product(unit.restriction, change.remove);
   return change;
@@ -198,8 +208,10 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, 
 
 template <class T>
 SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
-  const PieceChange change = linear_change(unit)(Eigen::VectorXd::Ones(rank));
-  return {change.keep, change.remove};
+  Eigen::MatrixXd ones = zeros(rank, 1);
+  std::fill(values(ones).begin(), values(ones).end(), 1.0);
+  const PieceChange change = linear_change(unit)(ones);
+  return {change.keep, to_vector(values(change.remove))};
 }
 
 }  // namespace detail

@@ -258,9 +258,9 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   std::vector<PieceCoefficients> parts;
   const auto inner = [&] {
     backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
-    PieceCoefficients sum{Eigen::MatrixXd::Zero(unit.flat.rank(), 1), 0};
+    PieceCoefficients sum{detail::zeros(unit.flat.rank(), 1), 0};
     for (const auto& part : parts) {
-      sum.inner += part.inner;
+      detail::add_scaled(detail::values(sum.inner), 1, detail::values(part.inner));
       sum.squared_norm += part.squared_norm;
     }
     std::vector<double> buffer(sum.inner.data(), sum.inner.data() + sum.inner.size());
@@ -272,8 +272,9 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   };
   PieceCoefficients now = inner();
   const bool whole = euclidean.restriction.size() == 0;
-  const double inside =
-      whole ? now.inner.norm() : detail::small_transposed_product(euclidean.restriction, now.inner).norm();
+  const Eigen::MatrixXd coordinates =
+      whole ? now.inner : detail::small_transposed_product(euclidean.restriction, now.inner);
+  const double inside = detail::norm(detail::values(coordinates));
   ProjectionResult result{std::sqrt(now.squared_norm), std::sqrt(now.squared_norm), inside,
                           detail::objective_coefficients(euclidean.objectives, euclidean.objective_norms, now.inner)};
   if (unit.flat.rank() == 0) return result;
@@ -292,14 +293,16 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
     pieces[p++].left = rows;
   }
   const Eigen::MatrixXd gram = backend_.gram(unit.flat.basis(), MatrixView<const T>(scaled.view()));
-  Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
-  scale = (scale.array() > 0).select(scale.cwiseInverse(), 0.0);
-  const Eigen::MatrixXd equilibrated = detail::scaled(scale, gram, scale);
+  Eigen::VectorXd norms_inverse = detail::column_norms(gram);
+  const detail::Column scale = detail::values(norms_inverse);
+  for (double& value : scale) value = value > 0 ? 1 / value : 0;
+  const Eigen::MatrixXd equilibrated = detail::scaled_rows(scale, detail::scaled_columns(gram, scale));
   // A badly scaled metric may need a second round before Q^T D is zero to rounding.
   const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
   std::vector<PieceNorms> norms;
-  for (int round = 0; round < 3 && now.inner.norm() > target; ++round) {
-    const Eigen::MatrixXd y = scale.asDiagonal() * detail::least_squares(equilibrated, scale.asDiagonal() * now.inner);
+  for (int round = 0; round < 3 && detail::norm(detail::values(now.inner)) > target; ++round) {
+    Eigen::MatrixXd y = detail::scaled_rows(scale, now.inner);
+    y = detail::scaled_rows(scale, detail::least_squares(equilibrated, detail::to_vector(detail::values(y))));
     const double alpha = round == 0 ? options_.projection.alpha : 1.0;
     const std::vector<PieceChange> changes(pieces.size(), PieceChange{1.0, alpha * y});
     backend_.change(std::span<const ProjectionPiece<T>>(pieces), std::span<const PieceChange>(changes), norms);
@@ -363,7 +366,7 @@ ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<co
     projection.options.known_finite = true;  // a difference of values that were looked at
     result = project_units(backend_, std::span<const ProjectionUnit<T>>(&projection, 1)).front();
   }
-  backend_.subtract_product(step.view(), taken.view(), Eigen::MatrixXd::Identity(1, 1));
+  backend_.subtract_product(step.view(), taken.view(), detail::identity(1));
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const std::size_t b = unit.blocks[i];
     if (after[b].data != nullptr) backend_.add_to_tensor(after[b], MatrixView<const T>(rows(i)));

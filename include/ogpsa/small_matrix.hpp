@@ -105,11 +105,25 @@ inline Eigen::MatrixXd leading_columns(const Eigen::MatrixXd& a, Eigen::Index co
   assign(values(result), values(a).first(static_cast<std::size_t>(result.size())));
   return result;
 }
+/// The first `size` values; missing ones are zero.
+inline Eigen::VectorXd leading(const Eigen::VectorXd& x, Eigen::Index size) {
+  Eigen::VectorXd result = zeros(size);
+  assign(values(result), values(x).first(static_cast<std::size_t>(std::min(size, x.size()))));
+  return result;
+}
 /// The first `rows` rows; missing ones are zero.
 inline Eigen::MatrixXd leading_rows(const Eigen::MatrixXd& a, Eigen::Index rows) {
   Eigen::MatrixXd result = zeros(rows, a.cols());
   const auto count = static_cast<std::size_t>(std::min(rows, a.rows()));
   for (Eigen::Index j = 0; j < a.cols(); ++j) assign(column(result, j), column(a, j).first(count));
+  return result;
+}
+/// The rows of a above those of b.
+inline Eigen::MatrixXd stacked(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
+  Eigen::MatrixXd result = leading_rows(a, a.rows() + b.rows());
+  for (Eigen::Index j = 0; j < a.cols(); ++j) {
+    assign(column(result, j).last(static_cast<std::size_t>(b.rows())), column(b, j));
+  }
   return result;
 }
 inline Eigen::MatrixXd transposed(const Eigen::MatrixXd& a) {

@@ -181,18 +181,20 @@ void in_groups_of_columns(Index columns, F&& f) {
 /// Conversion between storage and arithmetic types, rounding to nearest even.
 template <class S, class T>
 struct ConvertKernel {
+  static constexpr bool has_vectors = (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) ||
+                                      (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>);
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const S* from, T* to, Index n) {
     using V = Vector<std::uint32_t, Bytes>;
     typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
     using Word = typename V::Unaligned;
     Index i = 0;
-    if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) {
+    if constexpr (std::is_same_v<T, float>) {
       for (; i + V::size <= n; i += V::size) {
         const auto bits = __builtin_convertvector(*reinterpret_cast<const Half*>(from + i), typename V::Type);
         *reinterpret_cast<Word*>(to + i) = bits << 16;
       }
-    } else if constexpr (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>) {
+    } else {
       for (; i + V::size <= n; i += V::size) {
         const typename V::Type bits = *reinterpret_cast<const Word*>(from + i);
         const typename V::Type rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -207,10 +209,10 @@ struct ConvertKernel {
 
 template <class S, class T>
 void convert(const S* from, T* to, Index n) {
-  if constexpr (std::is_same_v<S, T>) {
-    std::copy(from, from + n, to);
-  } else {
+  if constexpr (ConvertKernel<S, T>::has_vectors) {
     run_best<ConvertKernel<S, T>>(from, to, n);
+  } else {
+    for (Index i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
   }
 }
 
