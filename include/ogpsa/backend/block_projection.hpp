@@ -180,8 +180,10 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
     }
     T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
-    if (piece.left.cols == 0)
-      square = run_best<ChangeKernel<T, 0>>(static_cast<T>(change.keep), x, x, Index{0}, x, y, n);
+    if (piece.left.cols == 0) {  // any column will do that is there
+      const T none = 0;
+      square = run_best<ChangeKernel<T, 1>>(static_cast<T>(change.keep), &none, x, Index{0}, x, y, n);
+    }
     in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
       const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
       square = run_best<ChangeKernel<T, count>>(keep, remove.data() + k, piece.left.data + k * piece.left.stride + i,
@@ -296,7 +298,7 @@ PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& chang
   norms.before = squares();
   const Eigen::MatrixXd c = on_left ? product<T>(basis, Transpose::yes, panel)  // coefficients
                                     : product<T>(panel, Transpose::no, basis);
-  norms.inside = squared_norm(c.data(), c.size());
+  norms.inside = squared_norm(values(c));
   Dense<T> remove(c.rows(), c.cols());
   for (Index j = 0; j < c.cols(); ++j) {
     for (Index i = 0; i < c.rows(); ++i)
