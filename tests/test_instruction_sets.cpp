@@ -112,21 +112,27 @@ void check_gemm(detail::InstructionSet set, Index m, Index n, Index k, bool rows
   const auto a = random_values<T>(m * k, random), b = random_values<T>(k * n, random);
   auto c = random_values<S>((m + 2) * n, random);
   const auto before = c;
-  detail::GemmTask<T, S> task = {m,
-                                 n,
-                                 k,
-                                 -0.5,
-                                 {a.data(), rows_a ? k : 1, rows_a ? 1 : m},
-                                 {b.data(), rows_b ? n : 1, rows_b ? 1 : k},
-                                 c.data(),
-                                 m + 2,
-                                 nullptr,
-                                 nullptr};
-  using Kernel = detail::GemmKernel<T, S>;
+  detail::GemmTask<T> task = {.m = m,
+                              .n = n,
+                              .k = k,
+                              .alpha = -0.5,
+                              .a = {a.data(), rows_a ? k : 1, rows_a ? 1 : m},
+                              .b = {b.data(), rows_b ? n : 1, rows_b ? 1 : k},
+                              .c = nullptr,
+                              .wide_c = nullptr,
+                              .stride = m + 2,
+                              .packed_a = nullptr,
+                              .packed_b = nullptr};
+  if constexpr (std::is_same_v<S, T>) {
+    task.c = c.data();
+  } else {
+    task.wide_c = c.data();
+  }
+  using Kernel = detail::GemmKernel<T>;
   const detail::HostBuffer<T> packed_a(Kernel::packed_a_size(task)), packed_b(Kernel::packed_b_size(task));
   task.packed_a = packed_a.data();
   task.packed_b = packed_b.data();
-  detail::run_with<Kernel>(set, static_cast<const detail::GemmTask<T, S>*>(&task));
+  detail::run_with<Kernel>(set, static_cast<const detail::GemmTask<T>*>(&task));
   double worst = 0;
   for (Index j = 0; j < n; ++j) {
     for (Index i = 0; i < m; ++i) {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ogpsa/basis.hpp"
-#include "ogpsa/small_dense.hpp"
+#include "ogpsa/small_matrix.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 /// \file
@@ -63,11 +63,15 @@ struct LinearChange {
   Eigen::MatrixXd normalizer = {};
 
   PieceChange operator()(const Eigen::MatrixXd& c) const {
+    PieceChange change{keep, c};
     if (normalizer.size() > 0) {
-      return {keep, factor * detail::small_product(normalizer, detail::small_transposed_product(normalizer, c))};
+      change.remove = detail::small_product(normalizer, detail::small_transposed_product(normalizer, c));
     }
-    if (weights.size() == 0) return {keep, factor * c};
-    return {keep, factor * c.cwiseProduct(weights)};
+    const detail::Column remove = detail::values(change.remove);
+    detail::scale(remove, factor);
+    const detail::ConstColumn w = detail::values(weights);
+    for (std::size_t i = 0; i < w.size(); ++i) remove[i] *= w[i];
+    return change;
   }
 };
 

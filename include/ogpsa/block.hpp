@@ -67,13 +67,15 @@ inline void check_blocks(const std::vector<BlockSpec>& blocks) {
   std::map<std::string, std::size_t> seen;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto& b = blocks[i];
-    const std::string where = "ogpsa: block '" + b.name + "'";
-    if (b.name.empty()) throw InvalidArgument("ogpsa: block " + std::to_string(i) + " has no name");
-    if (!seen.emplace(b.name, i).second) throw InvalidArgument(where + " is given twice; names must be unique");
-    if (b.rows < 0 || b.cols < 0) throw InvalidArgument(where + " has a negative shape " + size_text(b.rows, b.cols));
+    const std::string where = detail::text({"ogpsa: block '", b.name, "'"});
+    if (b.name.empty()) throw InvalidArgument(detail::text({"ogpsa: block ", i, " has no name"}));
+    if (!seen.emplace(b.name, i).second)
+      throw InvalidArgument(detail::text({where, " is given twice; names must be unique"}));
+    if (b.rows < 0 || b.cols < 0)
+      throw InvalidArgument(detail::text({where, " has a negative shape ", size_text(b.rows, b.cols)}));
     if (b.form != Form::flat && (b.rows < 2 || b.cols < 2)) {
-      throw InvalidArgument(where + " of " + size_text(b.rows, b.cols) +
-                            " is not a matrix, so it has no sides; use the flat form");
+      throw InvalidArgument(detail::text(
+          {where, " of ", size_text(b.rows, b.cols), " is not a matrix, so it has no sides; use the flat form"}));
     }
   }
 }
@@ -98,7 +100,8 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
   std::map<std::string, bool> names;
   for (const auto& unit : units) {
     if (names.emplace(unit.name, true).second) continue;
-    throw InvalidArgument("ogpsa: '" + unit.name + "' names both a group and a block that is not in it; rename one");
+    throw InvalidArgument(
+        detail::text({"ogpsa: '", unit.name, "' names both a group and a block that is not in it; rename one"}));
   }
   return units;
 }
@@ -106,37 +109,47 @@ inline std::vector<UnitShape> make_units(const std::vector<BlockSpec>& blocks, G
 /// Soft weights of a structured unit's coefficients, in the order of its tensor's memory.
 template <class T, class B>
 Eigen::MatrixXd side_weights(const Unit<T, B>& unit, const std::vector<ProjectionPiece<T>>& pieces, double damping) {
-  const auto relative = [](const Subspace<T, B>& side, double scale) -> Eigen::VectorXd {
-    return (side.singular_values().array() / scale).square().min(1e100);  // so that products of two stay finite
+  const auto relative = [](const Subspace<T, B>& side, double scale) {
+    Eigen::MatrixXd result = to_vector(values(side.singular_values()));
+    for (double& value : values(result))
+      value = std::min(value / scale * (value / scale), 1e100);  // for products of two
+    return result;
   };
   Eigen::MatrixXd eigenvalues;  // relative to their mean: k x 1 for one side, k_left x k_right for both
   if (unit.form != Form::both) {
     eigenvalues = unit.has_input() ? relative(unit.input, unit.input_scale) : relative(unit.output, unit.output_scale);
   } else {
-    eigenvalues = small_product(relative(unit.input, unit.input_scale),
-                                Eigen::MatrixXd(relative(unit.output, unit.output_scale).transpose()));
+    eigenvalues =
+        small_product(relative(unit.input, unit.input_scale), transposed(relative(unit.output, unit.output_scale)));
     const bool row_major = pieces.empty() || pieces[0].tensor.layout == Layout::row_major;
-    if (!row_major) eigenvalues.transposeInPlace();
+    if (!row_major) eigenvalues = transposed(eigenvalues);
   }
-  return (1 + damping / eigenvalues.array()).inverse().matrix();
+  for (double& value : values(eigenvalues)) value = 1 / (1 + damping / value);
+  return eigenvalues;
 }
 
 /// Makes up for the rows of a flat basis whose blocks are left out (see ProjectionUnit::normalizer).
 template <class T, class B>
 void restrict_to_given(const B& backend, Index rank, ProjectionUnit<T>& unit) {
-  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(rank, rank);
-  for (const auto& piece : unit.pieces) gram += backend.gram(piece.left, piece.left);
+  Eigen::MatrixXd gram = zeros(rank, rank);
+  for (const auto& piece : unit.pieces) {
+    const Eigen::MatrixXd part = backend.gram(piece.left, piece.left);
+    add_scaled(values(gram), 1, values(part));
+  }
   const SmallSvd svd = small_svd(gram);  // symmetric: the singular vectors are eigenvectors
   // A direction that only the rounding of the basis (or of the Gram matrix) has put into the given rows is none.
   const double tolerance = default_relative_tolerance<T>(rank);
   const double smallest = std::max(tolerance * tolerance, 64 * std::numeric_limits<double>::epsilon());
   Index kept = 0;
-  while (kept < svd.s.size() && svd.s(kept) > smallest * svd.s(0)) ++kept;
-  const Eigen::VectorXd roots = svd.s.head(kept).cwiseSqrt();
+  while (kept < svd.s.size() && at(svd.s, kept) > smallest * at(svd.s, 0)) ++kept;
+  const Eigen::MatrixXd u = leading_columns(svd.u, kept);
+  Eigen::VectorXd roots = leading(svd.s, kept);
+  for (double& value : values(roots)) value = std::sqrt(value);
   const Eigen::MatrixXd objectives =  // in the columns of the basis
       unit.normalizer.size() > 0 ? small_product(unit.normalizer, unit.normalized_objectives) : *unit.objectives;
-  unit.normalizer = svd.u.leftCols(kept) * roots.cwiseInverse().asDiagonal();
-  unit.normalized_objectives = roots.asDiagonal() * small_transposed_product(svd.u.leftCols(kept), objectives);
+  unit.normalized_objectives = scaled_rows(values(roots), small_transposed_product(u, objectives));
+  for (double& value : values(roots)) value = 1 / value;
+  unit.normalizer = scaled_columns(u, values(roots));
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.

@@ -34,8 +34,8 @@ struct Report {
       sum.norm_after = std::hypot(sum.norm_after, r.norm_after);
       sum.norm_inside = std::hypot(sum.norm_inside, r.norm_inside);
       const auto count = std::max(sum.objective_coefficients.size(), r.objective_coefficients.size());
-      sum.objective_coefficients.conservativeResizeLike(Eigen::VectorXd::Zero(count));
-      sum.objective_coefficients.head(r.objective_coefficients.size()) += r.objective_coefficients;
+      sum.objective_coefficients = detail::leading(sum.objective_coefficients, count);
+      detail::add_scaled(detail::values(sum.objective_coefficients), 1, detail::values(r.objective_coefficients));
     }
     return sum;
   }
@@ -93,7 +93,7 @@ inline std::string json_fields(const ProjectionResult& r) {
                      ",\"fraction_removed\":" + json_number(r.fraction_removed()) +
                      ",\"angle\":" + json_number(r.angle()) + ",\"objective_coefficients\":[";
   for (Eigen::Index i = 0; i < r.objective_coefficients.size(); ++i) {
-    text += (i > 0 ? "," : "") + json_number(r.objective_coefficients(i));
+    text += (i > 0 ? "," : "") + json_number(at(r.objective_coefficients, i));
   }
   return text + "]";
 }

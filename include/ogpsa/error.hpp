@@ -1,7 +1,10 @@
 #pragma once
 
+#include <concepts>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace ogpsa {
 
@@ -43,10 +46,38 @@ class FileError : public Error {
 
 namespace detail {
 
-/// "12345 x 8", for messages.
-inline std::string size_text(long long rows, long long cols) {
-  return std::to_string(rows) + " x " + std::to_string(cols);
+/// A part of a message: text, or a number.
+class Word {
+ public:
+  Word(const char* text) : text_(text) {}
+  Word(const std::string& text) : text_(text) {}
+  template <std::integral I>
+  Word(I number) : integer_(static_cast<long long>(number)), kind_(Kind::integer) {}
+  Word(double number) : real_(number), kind_(Kind::real) {}
+
+  void append_to(std::string& message) const {
+    if (kind_ == Kind::text) message += text_;
+    if (kind_ == Kind::integer) message += std::to_string(integer_);
+    if (kind_ == Kind::real) message += std::to_string(real_);
+  }
+
+ private:
+  enum class Kind { text, integer, real };
+  std::string_view text_;
+  long long integer_ = 0;
+  double real_ = 0;
+  Kind kind_ = Kind::text;
+};
+
+/// A message in one string. Never inlined: a chain of `+` in each place that throws would double the time to compile.
+[[gnu::cold, gnu::noinline]] inline std::string text(std::initializer_list<Word> words) {
+  std::string message;
+  for (const Word& word : words) word.append_to(message);
+  return message;
 }
+
+/// "12345 x 8", for messages.
+inline std::string size_text(long long rows, long long cols) { return text({rows, " x ", cols}); }
 
 }  // namespace detail
 }  // namespace ogpsa

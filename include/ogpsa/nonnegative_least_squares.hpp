@@ -37,17 +37,21 @@ class ActiveSet {
       if (has(j)) columns.push_back(j);
     }
     Eigen::MatrixXd active(unit_.rows(), static_cast<Eigen::Index>(columns.size()));
-    for (std::size_t i = 0; i < columns.size(); ++i) active.col(static_cast<Eigen::Index>(i)) = unit_.col(columns[i]);
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      assign(column(active, static_cast<Eigen::Index>(i)), column(unit_, columns[i]));
+    }
     const SmallSvd svd = small_svd(active);
     residual_ = b_;
-    Eigen::VectorXd z = Eigen::VectorXd::Zero(active.cols());
+    const Column residual = values(residual_);
+    Eigen::VectorXd z = zeros(active.cols());
     for (Eigen::Index i = 0; i < svd.s.size(); ++i) {
-      if (!(svd.s(i) > 8 * std::numeric_limits<double>::epsilon() * svd.s(0))) continue;
-      z += svd.u.col(i).dot(b_) / svd.s(i) * svd.v.col(i);
-      for (int pass = 0; pass < 2; ++pass) residual_ -= svd.u.col(i).dot(residual_) * svd.u.col(i);
+      if (!(at(svd.s, i) > 8 * std::numeric_limits<double>::epsilon() * at(svd.s, 0))) continue;
+      const ConstColumn u = column(svd.u, i);
+      add_scaled(values(z), dot(u, values(b_)) / at(svd.s, i), column(svd.v, i));
+      for (int pass = 0; pass < 2; ++pass) add_scaled(residual, -dot(u, residual), u);
     }
-    coefficients_ = Eigen::VectorXd::Zero(unit_.cols());
-    for (std::size_t i = 0; i < columns.size(); ++i) coefficients_(columns[i]) = z(static_cast<Eigen::Index>(i));
+    coefficients_ = zeros(unit_.cols());
+    for (std::size_t i = 0; i < columns.size(); ++i) at(coefficients_, columns[i]) = values(z)[i];
   }
 
  private:
@@ -65,15 +69,15 @@ inline void keep_positive(ActiveSet& set, Eigen::VectorXd& x) {
     double step = 1;
     Eigen::Index blocking = -1;
     for (Eigen::Index j = 0; j < x.size(); ++j) {
-      if (!set.has(j) || z(j) > 0) continue;
-      const double reach = x(j) > 0 ? x(j) / (x(j) - z(j)) : 0.0;
+      if (!set.has(j) || at(z, j) > 0) continue;
+      const double reach = at(x, j) > 0 ? at(x, j) / (at(x, j) - at(z, j)) : 0.0;
       if (blocking >= 0 && reach >= step) continue;
       step = reach;
       blocking = j;
     }
     if (blocking < 0) break;
-    x = (x + step * (z - x)).cwiseMax(0.0);
-    x(blocking) = 0;
+    for (Eigen::Index j = 0; j < x.size(); ++j) at(x, j) = std::max(0.0, at(x, j) + step * (at(z, j) - at(x, j)));
+    at(x, blocking) = 0;
     set.set(blocking, false);
     set.solve();
   }
@@ -82,16 +86,19 @@ inline void keep_positive(ActiveSet& set, Eigen::VectorXd& x) {
 
 /// Lawson and Hanson's active-set method for unit or zero columns and b of moderate size.
 inline NonnegativeLeastSquares active_set_method(const Eigen::MatrixXd& unit, const Eigen::VectorXd& b) {
-  const double tolerance = 16 * std::numeric_limits<double>::epsilon() * b.norm();
-  Eigen::VectorXd x = Eigen::VectorXd::Zero(unit.cols());
+  const double tolerance = 16 * std::numeric_limits<double>::epsilon() * norm(values(b));
+  Eigen::VectorXd x = zeros(unit.cols());
   ActiveSet set(unit, b);
   std::vector<char> refused(static_cast<std::size_t>(unit.cols()), 0);
   const auto strongest = [&] {
-    const Eigen::VectorXd pull = small_transposed_product(unit, set.residual());
     Eigen::Index best = -1;
+    double most = tolerance;
     for (Eigen::Index j = 0; j < unit.cols(); ++j) {
-      if (set.has(j) || refused[static_cast<std::size_t>(j)] || !(pull(j) > tolerance)) continue;
-      if (best < 0 || pull(j) > pull(best)) best = j;
+      if (set.has(j) || refused[static_cast<std::size_t>(j)]) continue;
+      const double pull = dot(column(unit, j), values(set.residual()));
+      if (!(pull > most)) continue;
+      most = pull;
+      best = j;
     }
     return best;
   };
@@ -100,9 +107,9 @@ inline NonnegativeLeastSquares active_set_method(const Eigen::MatrixXd& unit, co
     set.set(enter, true);
     set.solve();
     Eigen::VectorXd next = x;
-    if (set.coefficients()(enter) > 0) keep_positive(set, next);
+    if (at(set.coefficients(), enter) > 0) keep_positive(set, next);
     // By rounding a nearly dependent column may bring nothing; without progress there could be a cycle.
-    if (set.has(enter) && set.residual().norm() < before.residual().norm()) {
+    if (set.has(enter) && norm(values(set.residual())) < norm(values(before.residual()))) {
       x = next;
       refused.assign(refused.size(), 0);
     } else {
@@ -119,7 +126,9 @@ inline NonnegativeLeastSquares active_set_method(const Eigen::MatrixXd& unit, co
     set.set(violated, true);
     set.solve();
   }
-  return {x, b - set.residual()};
+  Eigen::VectorXd fitted = b;
+  add_scaled(values(fitted), -1, values(set.residual()));
+  return {std::move(x), std::move(fitted)};
 }
 
 }  // namespace detail
@@ -127,18 +136,24 @@ inline NonnegativeLeastSquares active_set_method(const Eigen::MatrixXd& unit, co
 /// min |A x - b|^2 with x >= 0, for a small A (k x K): the active-set method of Lawson and Hanson (1974, chapter 23).
 /// Columns of A may be dependent or zero; the scale of each, and of b, is free.
 inline NonnegativeLeastSquares nonnegative_least_squares(const Eigen::MatrixXd& a, const Eigen::VectorXd& b) {
-  const double scale = b.size() > 0 ? b.cwiseAbs().maxCoeff() : 0.0;
-  NonnegativeLeastSquares result{Eigen::VectorXd::Zero(a.cols()), Eigen::VectorXd::Zero(b.size())};
-  if (a.size() == 0 || !(scale > 0)) return result;
+  const double size = detail::max_abs(detail::values(b));
+  NonnegativeLeastSquares result{detail::zeros(a.cols()), detail::zeros(b.size())};
+  if (a.size() == 0 || !(size > 0)) return result;
   Eigen::MatrixXd unit = a;
-  Eigen::VectorXd norms(a.cols());
+  Eigen::VectorXd norms(a.cols()), unit_b = b;
   for (Eigen::Index j = 0; j < a.cols(); ++j) {
-    norms(j) = a.col(j).stableNorm();
-    if (norms(j) > 0) unit.col(j) = (a.col(j) / norms(j)).normalized();
+    const auto column = detail::column(unit, j);
+    const double length = detail::at(norms, j) = detail::stable_norm(column);
+    for (double& value : column) value = length > 0 ? value / length : 0.0;
+    if (length > 0) detail::scale(column, 1 / detail::norm(column));
   }
-  result = detail::active_set_method(unit, b / scale);
-  result.fitted *= scale;
-  for (Eigen::Index j = 0; j < a.cols(); ++j) result.x(j) *= norms(j) > 0 ? scale / norms(j) : 0.0;
+  for (double& value : detail::values(unit_b)) value /= size;
+  result = detail::active_set_method(unit, unit_b);
+  detail::scale(detail::values(result.fitted), size);
+  for (Eigen::Index j = 0; j < a.cols(); ++j) {
+    const double length = detail::at(norms, j);
+    detail::at(result.x, j) *= length > 0 ? size / length : 0.0;
+  }
   return result;
 }
 

@@ -39,21 +39,47 @@ constexpr double unit_roundoff() {
 
 /// max |G - I|; infinite where G is not finite.
 inline double distance_from_identity(const Eigen::MatrixXd& gram) {
-  if (gram.size() == 0) return 0;
-  if (!all_finite(gram)) return std::numeric_limits<double>::infinity();
-  return (gram - Eigen::MatrixXd::Identity(gram.rows(), gram.cols())).cwiseAbs().maxCoeff();
+  if (!all_finite(values(gram))) return std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (Eigen::Index j = 0; j < gram.cols(); ++j) {
+    for (Eigen::Index i = 0; i < gram.rows(); ++i) {
+      largest = std::max(largest, std::abs(at(gram, i, j) - (i == j ? 1.0 : 0.0)));
+    }
+  }
+  return largest;
+}
+
+/// Square roots of the diagonal of a Gram matrix.
+inline Eigen::VectorXd column_norms(const Eigen::MatrixXd& gram) {
+  Eigen::VectorXd norms = zeros(gram.rows());
+  for (Index j = 0; j < norms.size(); ++j) at(norms, j) = std::sqrt(at(gram, j, j));
+  return norms;
+}
+
+/// A Gram matrix with its columns' norms, scaled to ones on the diagonal; nothing where a column is zero (or NaN).
+struct Equilibrated {
+  Eigen::VectorXd norms;
+  Eigen::MatrixXd gram;
+};
+inline std::optional<Equilibrated> equilibrate(const Eigen::MatrixXd& gram) {
+  Equilibrated result{column_norms(gram), gram};
+  Eigen::VectorXd inverse = result.norms;
+  for (double& value : values(inverse)) {
+    if (!(value > 0)) return std::nullopt;
+    value = 1 / value;
+  }
+  result.gram = scaled_rows(values(inverse), scaled_columns(std::move(result.gram), values(inverse)));
+  return result;
 }
 
 /// Upper Cholesky factor of a Gram matrix with `shift` (relative to its columns' squared norms) on the diagonal, or
 /// nothing where it is not numerically positive definite. Columns are equilibrated first, so their scale is free.
 inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gram, double shift) {
-  const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
-  if (!(norms.minCoeff() > 0)) return std::nullopt;
-  const Eigen::VectorXd inverse = norms.cwiseInverse();
-  Eigen::MatrixXd equilibrated = scaled(inverse, gram, inverse);
-  equilibrated.diagonal().array() += shift;
-  auto factor = upper_cholesky(equilibrated);
-  if (factor) *factor *= norms.asDiagonal();
+  auto equilibrated = equilibrate(gram);
+  if (!equilibrated) return std::nullopt;
+  for (Index j = 0; j < gram.rows(); ++j) at(equilibrated->gram, j, j) += shift;
+  auto factor = upper_cholesky(equilibrated->gram);
+  if (factor) factor = scaled_columns(std::move(*factor), values(equilibrated->norms));
   return factor;
 }
 
@@ -80,13 +106,13 @@ void polish(const B& backend, MatrixView<T> q, Eigen::MatrixXd& r) {
 
 template <class T, class B>
 QrFactor cgs2(const B& backend, MatrixView<T> h, std::span<const double> reference_norms, double tolerance) {
-  QrFactor result{0, Eigen::MatrixXd::Zero(0, h.cols)};
-  Eigen::MatrixXd r = Eigen::MatrixXd::Zero(h.cols, h.cols);
+  QrFactor result{0, zeros(0, h.cols)};
+  Eigen::MatrixXd r = zeros(h.cols, h.cols);
   for (Index j = 0; j < h.cols; ++j) {
     const MatrixView<T> column = h.columns(j, 1);
     const MatrixView<const T> q = h.columns(0, result.rank);
     const auto norm = [&] {
-      return std::sqrt(backend.gram(MatrixView<const T>(column), MatrixView<const T>(column))(0, 0));
+      return std::sqrt(*backend.gram(MatrixView<const T>(column), MatrixView<const T>(column)).data());
     };
     const double original = norm();
     double before = original;
@@ -95,7 +121,7 @@ QrFactor cgs2(const B& backend, MatrixView<T> h, std::span<const double> referen
     for (int pass = 0; pass < 5 && result.rank > 0 && after > 0; ++pass) {
       const Eigen::MatrixXd c = backend.gram(q, MatrixView<const T>(column));
       backend.subtract_product(column, q, c);
-      r.col(j).head(result.rank) += c;
+      add_scaled(detail::column(r, j), 1, values(c));
       after = norm();
       if (pass > 0 && after > 0.5 * before) break;
       before = after;
@@ -106,30 +132,33 @@ QrFactor cgs2(const B& backend, MatrixView<T> h, std::span<const double> referen
     const double inverse = 1 / after;
     backend.scale_columns(column, std::span<const double>(&inverse, 1));
     if (j != result.rank) backend.copy(MatrixView<const T>(column), h.columns(result.rank, 1));
-    r(result.rank, j) = after;
+    at(r, result.rank, j) = after;
     ++result.rank;
   }
-  result.r = r.topRows(result.rank);
+  result.r = leading_rows(r, result.rank);
   return result;
 }
 
-/// Smallest eigenvalue of an equilibrated Gram matrix over its largest: about 1 / cond^2; 0 with a zero column.
+/// The smallest of descending singular values over the largest; 1 of none.
+inline double reciprocal_condition(const Eigen::VectorXd& singular) {
+  return singular.size() == 0 ? 1.0 : values(singular).back() / values(singular).front();
+}
+
+/// Smallest eigenvalue of an equilibrated Gram matrix over its largest: about 1 / cond^2; 0 with a zero column or none.
 inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
-  const Eigen::VectorXd norms = gram.diagonal().cwiseSqrt();
-  if (gram.size() == 0 || !(norms.minCoeff() > 0)) return 0;
-  const Eigen::VectorXd inverse = norms.cwiseInverse();
-  const Eigen::VectorXd eigenvalues =
-      small_svd(scaled(inverse, gram, inverse)).s;  // singular values of a positive semidefinite matrix
-  return eigenvalues(gram.rows() - 1) / eigenvalues(0);
+  const auto equilibrated = equilibrate(gram);
+  return equilibrated && gram.size() > 0 ? reciprocal_condition(small_svd(equilibrated->gram).s)
+                                         : 0;  // positive semidefinite
 }
 
 /// Condition number of R with its columns scaled to unit length; infinite where R is not finite.
-inline double equilibrated_condition(const Eigen::MatrixXd& r) {
-  if (r.size() == 0) return 1;
-  const Eigen::VectorXd norms = r.colwise().norm();
-  if (!all_finite(norms) || !(norms.minCoeff() > 0)) return std::numeric_limits<double>::infinity();
-  const Eigen::VectorXd s = small_svd(r * norms.cwiseInverse().asDiagonal()).s;
-  return s(0) / s(r.cols() - 1);
+inline double equilibrated_condition(Eigen::MatrixXd r) {
+  for (Index j = 0; j < r.cols(); ++j) {
+    const double length = norm(column(r, j));
+    if (!is_finite(length) || !(length > 0)) return std::numeric_limits<double>::infinity();
+    scale(column(r, j), 1 / length);
+  }
+  return 1 / reciprocal_condition(small_svd(r).s);
 }
 
 /// H = Q R with Q = h * pending: the last product of CholeskyQR is left to the caller, who may have more to multiply.
@@ -140,9 +169,9 @@ struct DeferredQr {
 };
 
 [[noreturn]] inline void throw_breakdown(const char* name, Index rows, Index cols, int pass) {
-  throw NumericalError(std::string("ogpsa: ") + name + " broke down on a matrix of " + size_text(rows, cols) +
-                       " in pass " + std::to_string(pass) +
-                       ": it is too ill-conditioned or rank-deficient; use Orthonormalization::automatic or cgs2");
+  throw NumericalError(
+      detail::text({"ogpsa: ", name, " broke down on a matrix of ", size_text(rows, cols), " in pass ", pass,
+                    ": it is too ill-conditioned or rank-deficient; use Orthonormalization::automatic or cgs2"}));
 }
 
 /// `passes` passes of CholeskyQR, the first with a shift where asked for, the last one deferred.
@@ -150,7 +179,7 @@ struct DeferredQr {
 template <class T, class B>
 DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, int passes, bool shifted) {
   const char* name = shifted ? "shifted CholeskyQR3" : "CholeskyQR2";
-  Eigen::MatrixXd r = Eigen::MatrixXd::Identity(h.cols, h.cols);
+  Eigen::MatrixXd r = identity(h.cols);
   const double m = static_cast<double>(h.cols);
   // Fukaya et al. 2020, eq. (4.1), for a Gram matrix whose sums are accurate to a few u: 11 m (m + 1) u.
   double shift = shifted ? 11 * m * (m + 1) * unit_roundoff<double>() : 0.0;
@@ -167,11 +196,15 @@ DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, 
   return {h.cols, std::move(r), inverse_upper(*factor)};
 }
 
-/// True when no column's squared norm, on the diagonal of the Gram matrix, is near an end of the range of double. False
-/// for zero columns, and where a column is not finite.
+/// True when a squared norm is not near an end of the range of double.
+inline bool in_range(double square) { return is_finite(square) && square > 1e-24 && square < 1e24; }
+/// The same for each column's, on the diagonal of the Gram matrix. False for zero columns, and where a column is not
+/// finite.
 inline bool in_range(const Eigen::MatrixXd& gram) {
-  return all_finite(gram.diagonal()) && (gram.diagonal().array() > 1e-24).all() &&
-         (gram.diagonal().array() < 1e24).all();
+  for (Index j = 0; j < gram.cols(); ++j) {
+    if (!in_range(at(gram, j, j))) return false;
+  }
+  return true;
 }
 
 /// Powers of two bring extreme columns into range, so that squares neither overflow nor vanish; this is exact.
@@ -179,7 +212,8 @@ inline bool in_range(const Eigen::MatrixXd& gram) {
 /// \returns factors: a column as it was is its factor times the column as it is now
 template <class T, class B>
 Eigen::VectorXd bring_into_range(const B& backend, MatrixView<T> h, Eigen::MatrixXd& gram) {
-  Eigen::VectorXd factors = Eigen::VectorXd::Ones(h.cols);
+  Eigen::VectorXd factors = zeros(h.cols);
+  std::fill(values(factors).begin(), values(factors).end(), 1.0);
   if (in_range(gram)) return factors;
   std::vector<double> scale = backend.column_max_abs(MatrixView<const T>(h));
   for (double& s : scale) s = std::min(s, 0x1p1000);  // so that the sum is finite
@@ -187,8 +221,8 @@ Eigen::VectorXd bring_into_range(const B& backend, MatrixView<T> h, Eigen::Matri
   for (Index j = 0; j < h.cols; ++j) {
     double& s = scale[static_cast<std::size_t>(j)];
     const int exponent = s > 0 ? std::max(std::ilogb(s), -1022) : 0;  // 2^1022 is finite, 2^1074 is not
-    if (!in_range(gram.block(j, j, 1, 1))) factors(j) = std::ldexp(1.0, exponent);
-    s = 1 / factors(j);
+    if (!in_range(at(gram, j, j))) at(factors, j) = std::ldexp(1.0, exponent);
+    s = 1 / at(factors, j);
   }
   backend.scale_columns(h, std::span<const double>(scale));
   gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
@@ -213,7 +247,7 @@ DeferredQr factorize(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& g
     return cholesky_qr(backend, h, gram, once ? 1 : 2, false);
   }
   QrFactor qr = cgs2(backend, h, reference_norms, tolerance);
-  return {qr.rank, std::move(qr.r), Eigen::MatrixXd::Identity(qr.rank, qr.rank)};
+  return {qr.rank, std::move(qr.r), identity(qr.rank)};
 }
 
 /// `orthonormalize` for columns in range (see `bring_into_range`), or of a residual that may vanish.
@@ -222,7 +256,7 @@ QrFactor orthonormalize_in_range(const B& backend, MatrixView<T> h, const Eigen:
                                  Orthonormalization method, double tolerance, std::span<const double> reference_norms) {
   DeferredQr qr = factorize(backend, h, gram, method, tolerance, reference_norms);
   const MatrixView<T> q = h.columns(0, qr.rank);
-  if (!qr.pending.isIdentity(0)) backend.multiply(q, qr.pending);
+  if (distance_from_identity(qr.pending) != 0) backend.multiply(q, qr.pending);
   polish(backend, q, qr.r);
   return {qr.rank, std::move(qr.r)};
 }
@@ -244,9 +278,9 @@ requires Backend<B, T> QrFactor orthonormalize(const B& backend, MatrixView<T> h
   Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
   const Eigen::VectorXd factors = detail::bring_into_range(backend, h, gram);
   std::vector<double> references(reference_norms.begin(), reference_norms.end());
-  for (std::size_t j = 0; j < references.size(); ++j) references[j] /= factors(static_cast<Index>(j));
+  for (std::size_t j = 0; j < references.size(); ++j) references[j] /= detail::values(factors)[j];
   QrFactor qr = detail::orthonormalize_in_range(backend, h, gram, method, tolerance, references);
-  qr.r *= factors.asDiagonal();
+  qr.r = detail::scaled_columns(std::move(qr.r), detail::values(factors));
   return qr;
 }
 

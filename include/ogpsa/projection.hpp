@@ -19,10 +19,10 @@ namespace detail {
 
 template <class T>
 [[noreturn]] void throw_out_of_range(const ProjectionUnit<T>& unit, const std::string& name) {
-  throw NonFiniteError("ogpsa: block '" + name + "': the " +
-                       (unit.direction == Direction::gradient ? "gradient" : "step") +
-                       " has values that leave the range of " + (sizeof(T) == 4 ? "float" : "double") +
-                       " arithmetic; nothing was changed. Scale it down, or use a wider type");
+  throw NonFiniteError(
+      detail::text({"ogpsa: block '", name, "': the ", unit.direction == Direction::gradient ? "gradient" : "step",
+                    " has values that leave the range of ", sizeof(T) == 4 ? "float" : "double",
+                    " arithmetic; nothing was changed. Scale it down, or use a wider type"}));
 }
 
 /// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
@@ -34,17 +34,17 @@ template <class T, class B>
   }
   const Index bad = backend.first_non_finite(piece.tensor);
   if (bad < 0) throw_out_of_range(unit, name);
-  throw NonFiniteError("ogpsa: block '" + name + "': " + (unit.direction == Direction::gradient ? "gradient" : "step") +
-                       " element " + std::to_string(bad) +
-                       " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
-                       "loss scale");
+  throw NonFiniteError(detail::text(
+      {"ogpsa: block '", name, "': ", unit.direction == Direction::gradient ? "gradient" : "step", " element ", bad,
+       " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or the "
+       "loss scale"}));
 }
 
 /// \throws NonFiniteError for coefficients that overflowed.
 template <class T>
 void check_range(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner) {
   constexpr double largest = static_cast<double>(std::numeric_limits<T>::max());
-  if (all_finite(inner) && (inner.size() == 0 || inner.cwiseAbs().maxCoeff() <= largest)) return;
+  if (all_finite(values(inner)) && max_abs(values(inner)) <= largest) return;
   throw_out_of_range(unit, unit.name);
 }
 
@@ -80,7 +80,8 @@ struct ProjectionBatch {
       const bool known = is_finite(parts[p].squared_norm);
       const bool bad = !known && (sizeof(T) == 4 || backend.first_non_finite(shared[p].tensor) >= 0);
       if (bad) throw_bad_piece(backend, units[u], shared[p]);
-      inner[u] = inner[u].cols() == 0 ? parts[p].inner : (inner[u] + parts[p].inner).eval();
+      if (inner[u].cols() == 0) inner[u] = zeros(parts[p].inner.rows(), parts[p].inner.cols());
+      add_scaled(values(inner[u]), 1, values(parts[p].inner));
       results[u].norm_before += parts[p].squared_norm;
     }
   }

@@ -86,8 +86,8 @@ struct ProjectionUnit {
 /// \throws InvalidArgument for an option outside its range.
 inline void check(const ProjectionOptions& options) {
   if (!(options.alpha >= 0 && options.alpha <= 1)) {
-    throw InvalidArgument("ogpsa: ProjectionOptions: alpha is " + std::to_string(options.alpha) +
-                          "; it must be in [0, 1]");
+    throw InvalidArgument(
+        detail::text({"ogpsa: ProjectionOptions: alpha is ", options.alpha, "; it must be in [0, 1]"}));
   }
   if (!detail::is_finite(options.scale)) throw InvalidArgument("ogpsa: ProjectionOptions: scale is not finite");
 }
@@ -107,28 +107,32 @@ void check_mode(const ProjectionUnit<T>& unit) {
   check(unit.options);
   const char* mode = needs_objectives(unit);
   if (!mode) return;
-  const std::string where = "ogpsa: block '" + unit.name + "': projection mode " + mode;
+  const std::string where = detail::text({"ogpsa: block '", unit.name, "': projection mode ", mode});
   const Index count = unit.objectives ? unit.objectives->cols() : 0;
   if (!unit.objectives) {
-    throw InvalidArgument(where +
-                          " needs the signs of the reference objectives, which a structured subspace does not "
-                          "have; use the flat form or mode orthogonal");
+    throw InvalidArgument(
+        detail::text({where,
+                      " needs the signs of the reference objectives, which a structured subspace does not "
+                      "have; use the flat form or mode orthogonal"}));
   }
   if (unit.options.mode == ProjectionMode::conflicting && count != 1) {
-    throw InvalidArgument(where + " is defined for one objective, but the subspace has " + std::to_string(count) +
-                          "; use mode one_sided");
+    throw InvalidArgument(
+        detail::text({where, " is defined for one objective, but the subspace has ", count, "; use mode one_sided"}));
   }
   if (count == 0) {
-    throw InvalidArgument(where + " needs reference objectives, but the subspace has none; collect per objective");
+    throw InvalidArgument(
+        detail::text({where, " needs reference objectives, but the subspace has none; collect per objective"}));
   }
 }
 
 /// <g, h_r> / |h_r| for each objective.
 inline Eigen::VectorXd objective_coefficients(const Eigen::MatrixXd* objectives, const Eigen::VectorXd* norms,
                                               const Eigen::MatrixXd& c) {
-  Eigen::VectorXd result = Eigen::VectorXd::Zero(objectives ? objectives->cols() : 0);
-  for (Eigen::Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
-    if ((*norms)(r) > 0) result(r) = (objectives->col(r) / (*norms)(r)).dot(c.col(0));
+  Eigen::VectorXd result = zeros(objectives ? objectives->cols() : 0);
+  for (Index r = 0; r < result.size() && objectives->rows() > 0; ++r) {
+    Eigen::VectorXd h = to_vector(column(*objectives, r));
+    for (double& value : values(h)) value /= at(*norms, r);
+    if (at(*norms, r) > 0) at(result, r) = dot(values(h), column(c, 0));
   }
   return result;
 }
@@ -169,14 +173,21 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, cons
     case ProjectionMode::inside:
       return linear_change(unit)(c);
     case ProjectionMode::conflicting: {
-      const double norm = objectives.col(0).stableNorm();
-      const Eigen::VectorXd h = objectives.col(0) / (norm > 0 ? norm : 1.0);
-      const double product = sign * h.dot(c.col(0));
-      if (product < 0) return {1.0, options.alpha * sign * product / h.squaredNorm() * h};
-      return {product > 0 ? options.scale : 1.0, Eigen::MatrixXd::Zero(c.rows(), 1)};
+      Eigen::MatrixXd h = leading_columns(objectives, 1);
+      const double length = stable_norm(values(h));
+      for (double& value : values(h)) value /= length > 0 ? length : 1.0;
+      const double product = sign * dot(values(h), values(c));
+      if (!(product < 0)) return {product > 0 ? options.scale : 1.0, zeros(c.rows(), 1)};
+      scale(values(h), options.alpha * sign * product / squared_norm(values(h)));
+      return {1.0, std::move(h)};
     }
-    case ProjectionMode::one_sided:
-      return {1.0, -options.alpha * sign * nonnegative_least_squares(objectives, -sign * c.col(0)).fitted};
+    case ProjectionMode::one_sided: {
+      Eigen::VectorXd towards = to_vector(values(c));
+      scale(values(towards), -sign);
+      Eigen::MatrixXd remove = nonnegative_least_squares(objectives, towards).fitted;
+      scale(values(remove), -options.alpha * sign);
+      return {1.0, std::move(remove)};
+    }
   }
   throw InvalidArgument("ogpsa: unknown ProjectionMode");
 }
@@ -184,8 +195,9 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& c, cons
 /// Objectives of which the basis holds nothing but rounding (it was truncated, or their rows are left out) have no sign
 /// there: they become zero.
 inline void drop_rounding(Eigen::MatrixXd& objectives, const Eigen::VectorXd& norms, double tolerance) {
-  for (Eigen::Index r = 0; r < objectives.cols(); ++r) {
-    if (objectives.col(r).stableNorm() <= tolerance * norms(r)) objectives.col(r).setZero();
+  for (Index r = 0; r < objectives.cols(); ++r) {
+    const Column h = column(objectives, r);
+    if (stable_norm(h) <= tolerance * at(norms, r)) std::fill(h.begin(), h.end(), 0.0);
   }
 }
 
@@ -206,8 +218,10 @@ PieceChange decide(const ProjectionUnit<T>& unit, const Eigen::MatrixXd& inner, 
 
 template <class T>
 SideChange decide_side(const ProjectionUnit<T>& unit, Index rank) {
-  const PieceChange change = linear_change(unit)(Eigen::VectorXd::Ones(rank));
-  return {change.keep, change.remove};
+  Eigen::MatrixXd ones = zeros(rank, 1);
+  std::fill(values(ones).begin(), values(ones).end(), 1.0);
+  const PieceChange change = linear_change(unit)(ones);
+  return {change.keep, to_vector(values(change.remove))};
 }
 
 }  // namespace detail

@@ -19,10 +19,10 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
   check(options_.reference.structured);
   detail::check_storage<T>(options_.basis_storage);
   if (options_.refresh_every < 1) {
-    throw InvalidArgument("ogpsa: refresh_every is " + std::to_string(options_.refresh_every) + "; use at least 1");
+    throw InvalidArgument(detail::text({"ogpsa: refresh_every is ", options_.refresh_every, "; use at least 1"}));
   }
   if (!(options_.forgetting > 0 && options_.forgetting <= 1)) {
-    throw InvalidArgument("ogpsa: forgetting is " + std::to_string(options_.forgetting) + "; it must be in (0, 1]");
+    throw InvalidArgument(detail::text({"ogpsa: forgetting is ", options_.forgetting, "; it must be in (0, 1]"}));
   }
   const auto& rank = options_.reference.rank;
   if (options_.policy == RefreshPolicy::streaming && rank.max_rank == 0 && rank.energy == 1) {
@@ -44,7 +44,7 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
 
 template <class T, class B>
 void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index step) {
-  if (step < 0) throw InvalidArgument("ogpsa: finish_refresh at step " + std::to_string(step) + "; count from 0");
+  if (step < 0) throw InvalidArgument(detail::text({"ogpsa: finish_refresh at step ", step, "; count from 0"}));
   check_collected(collected);
   // New subspaces first, then they all take their place: a failure leaves the old ones. (A stream is updated in place.)
   std::vector<Fresh> fresh(units_.size());
@@ -95,23 +95,23 @@ void Projector<T, B>::check_collected(const ReferenceCollector<T, B>& collected)
   }
   for (std::size_t r = 0; r < collected.weights_.size(); ++r) {
     if (collected.weights_[r] > 0) continue;
-    throw StateError("ogpsa: objective " + std::to_string(r) + " has no reference gradient, but objective " +
-                     std::to_string(collected.weights_.size() - 1) + " has; add at least one batch for each");
+    throw StateError(detail::text({"ogpsa: objective ", r, " has no reference gradient, but objective ",
+                                   collected.weights_.size() - 1, " has; add at least one batch for each"}));
   }
   for (std::size_t u = 0; u < units_.size(); ++u) {
     const auto& sums = collected.sums_[u];
     if (!detail::is_finite(sums.input.trace()) || !detail::is_finite(sums.output.trace())) {
-      throw NonFiniteError("ogpsa: block '" + units_[u].name +
-                           "': the second moment of its reference gradients or inputs overflowed; nothing was changed");
+      throw NonFiniteError(
+          detail::text({"ogpsa: block '", units_[u].name,
+                        "': the second moment of its reference gradients or inputs overflowed; nothing was changed"}));
     }
     const Entry bad = backend_.first_non_finite(MatrixView<const T>(sums.flat.view()));
     if (!bad.found()) continue;
     std::size_t block = 0;  // of the unit, in which the row lies
     while (block + 1 < units_[u].offsets.size() && units_[u].offsets[block + 1] <= bad.row) ++block;
-    throw NonFiniteError("ogpsa: block '" + blocks_[units_[u].blocks[block]].name +
-                         "': the sum of reference gradients of objective " + std::to_string(bad.col) +
-                         " overflowed at element " + std::to_string(bad.row - units_[u].offsets[block]) +
-                         "; nothing was changed");
+    throw NonFiniteError(detail::text(
+        {"ogpsa: block '", blocks_[units_[u].blocks[block]].name, "': the sum of reference gradients of objective ",
+         bad.col, " overflowed at element ", bad.row - units_[u].offsets[block], "; nothing was changed"}));
   }
 }
 
@@ -170,19 +170,18 @@ Subspace<T, B> Projector<T, B>::finish_side(const KroneckerFactor<T, B>& kept, K
 template <class T, class B>
 void Projector<T, B>::check_tensors(std::span<const ConstTensorView> tensors, const char* what) const {
   if (tensors.size() != blocks_.size()) {
-    throw InvalidArgument("ogpsa: " + std::to_string(tensors.size()) + " " + what + "s for " +
-                          std::to_string(blocks_.size()) +
-                          " blocks; give one per block, in order (without data: left "
-                          "out)");
+    throw InvalidArgument(detail::text({"ogpsa: ", tensors.size(), " ", what, "s for ", blocks_.size(),
+                                        " blocks; give one per block, in order (without data: left "
+                                        "out)"}));
   }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto& block = blocks_[i];
     const auto& t = tensors[i];
     if (t.data == nullptr) continue;
     if (t.rows != block.rows || t.cols != block.cols || t.layout != block.layout) {
-      throw InvalidArgument("ogpsa: block '" + block.name + "' is " + detail::size_text(block.rows, block.cols) +
-                            ", but its " + what + " is " + detail::size_text(t.rows, t.cols) +
-                            (t.layout != block.layout ? " in another layout" : ""));
+      throw InvalidArgument(detail::text(
+          {"ogpsa: block '", block.name, "' is ", detail::size_text(block.rows, block.cols), ", but its ", what, " is ",
+           detail::size_text(t.rows, t.cols), t.layout != block.layout ? " in another layout" : ""}));
     }
   }
 }
@@ -224,9 +223,9 @@ void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, con
         tensors[i].data ? backend_.first_beyond(tensors[i], std::numeric_limits<T>::max_exponent - 13) : -1;
     if (bad < 0) continue;
     const bool finite = backend_.first_non_finite(tensors[i]) != bad;
-    throw NonFiniteError("ogpsa: block '" + blocks_[i].name + "': " + what + " element " + std::to_string(bad) +
-                         (finite ? " is too large for the arithmetic" : " is NaN or infinite") +
-                         "; nothing was changed");
+    throw NonFiniteError(
+        detail::text({"ogpsa: block '", blocks_[i].name, "': ", what, " element ", bad,
+                      finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
   }
 }
 
@@ -240,13 +239,13 @@ void Projector<T, B>::check_metric(std::span<const TensorView> steps, std::span<
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (steps[i].data == nullptr || blocks_[i].form != Form::flat) continue;
     if (metric[i].data == nullptr) {
-      throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "' has a step but no metric");
+      throw InvalidArgument(detail::text({"ogpsa: block '", blocks_[i].name, "' has a step but no metric"}));
     }
     const Index bad = backend_.first_outside(metric[i], static_cast<double>(std::numeric_limits<T>::min()),
                                              static_cast<double>(std::numeric_limits<T>::max()));
     if (bad < 0) continue;
-    throw InvalidArgument("ogpsa: block '" + blocks_[i].name + "': metric element " + std::to_string(bad) +
-                          " is not positive, or out of the range of the arithmetic; add Adam's eps");
+    throw InvalidArgument(detail::text({"ogpsa: block '", blocks_[i].name, "': metric element ", bad,
+                                        " is not positive, or out of the range of the arithmetic; add Adam's eps"}));
   }
 }
 
@@ -278,9 +277,9 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
   std::vector<PieceCoefficients> parts;
   const auto inner = [&] {
     backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
-    PieceCoefficients sum{Eigen::MatrixXd::Zero(unit.rank(), 1), 0};
+    PieceCoefficients sum{detail::zeros(unit.rank(), 1), 0};
     for (const auto& part : parts) {
-      sum.inner += part.inner;
+      detail::add_scaled(detail::values(sum.inner), 1, detail::values(part.inner));
       sum.squared_norm += part.squared_norm;
     }
     std::vector<double> buffer(sum.inner.data(), sum.inner.data() + sum.inner.size());
@@ -311,14 +310,16 @@ ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<
     pieces[p++].left = rows;
   }
   const Eigen::MatrixXd gram = backend_.gram(unit.flat_basis(), BasisView<T>(scaled.view()));
-  Eigen::VectorXd scale = gram.diagonal().cwiseSqrt();
-  scale = (scale.array() > 0).select(scale.cwiseInverse(), 0.0);
-  const Eigen::MatrixXd equilibrated = detail::scaled(scale, gram, scale);
+  Eigen::VectorXd norms_inverse = detail::column_norms(gram);
+  const detail::Column scale = detail::values(norms_inverse);
+  for (double& value : scale) value = value > 0 ? 1 / value : 0;
+  const Eigen::MatrixXd equilibrated = detail::scaled_rows(scale, detail::scaled_columns(gram, scale));
   // A badly scaled metric may need a second round before Q^T D is zero to rounding.
   const double target = 4 * detail::unit_roundoff<T>() * result.norm_before;
   std::vector<PieceNorms> norms;
-  for (int round = 0; round < 3 && now.inner.norm() > target; ++round) {
-    const Eigen::MatrixXd y = scale.asDiagonal() * detail::least_squares(equilibrated, scale.asDiagonal() * now.inner);
+  for (int round = 0; round < 3 && detail::norm(detail::values(now.inner)) > target; ++round) {
+    Eigen::MatrixXd y = detail::scaled_rows(scale, now.inner);
+    y = detail::scaled_rows(scale, detail::least_squares(equilibrated, detail::to_vector(detail::values(y))));
     const double alpha = round == 0 ? options_.projection.alpha : 1.0;
     const std::vector<PieceChange> changes(pieces.size(), PieceChange{1.0, alpha * y});
     backend_.change(std::span<const ProjectionPiece<T>>(pieces), std::span<const PieceChange>(changes), norms);
@@ -336,8 +337,8 @@ Report Projector<T, B>::project_weights(std::span<const ConstTensorView> before,
   check_tensors({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight");
   for (std::size_t i = 0; i < after.size(); ++i) {
     if ((after[i].data == nullptr) == (before[i].data == nullptr) && after[i].dtype == before[i].dtype) continue;
-    throw InvalidArgument("ogpsa: block '" + blocks_[i].name +
-                          "': weights and their snapshot must both be given, in one data type");
+    throw InvalidArgument(detail::text(
+        {"ogpsa: block '", blocks_[i].name, "': weights and their snapshot must both be given, in one data type"}));
   }
   // Whatever can go wrong does so before the weights are touched.
   Report ignored;
@@ -382,7 +383,7 @@ ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<co
     projection.options.known_finite = true;  // a difference of values that were looked at
     result = project_units(backend_, std::span<const ProjectionUnit<T>>(&projection, 1)).front();
   }
-  backend_.subtract_product(step.view(), taken.view(), Eigen::MatrixXd::Identity(1, 1));
+  backend_.subtract_product(step.view(), taken.view(), detail::identity(1));
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const std::size_t b = unit.blocks[i];
     if (after[b].data != nullptr) backend_.add_to_tensor(after[b], MatrixView<const T>(rows(i)));
@@ -396,10 +397,10 @@ const detail::Unit<T, B>& Projector<T, B>::unit_of(const std::string& block, For
     for (const std::size_t i : unit.blocks) {
       if (blocks_[i].name != block) continue;
       if ((unit.form == Form::flat) == (form == Form::flat)) return unit;
-      throw InvalidArgument("ogpsa: block '" + block + "' has the form " + detail::form_name(unit.form));
+      throw InvalidArgument(detail::text({"ogpsa: block '", block, "' has the form ", detail::form_name(unit.form)}));
     }
   }
-  throw InvalidArgument("ogpsa: there is no block '" + block + "'");
+  throw InvalidArgument(detail::text({"ogpsa: there is no block '", block, "'"}));
 }
 
 template <class T, class B>
@@ -415,8 +416,8 @@ template <class T, class B>
 const Subspace<T, B>& Projector<T, B>::subspace(const std::string& block, Side side) const {
   const auto& unit = unit_of(block, Form::both);
   if (side == Side::input ? unit.has_input() : unit.has_output()) return side == Side::input ? unit.input : unit.output;
-  throw InvalidArgument("ogpsa: block '" + block + "' is not protected on its " +
-                        (side == Side::input ? "input" : "output") + " side");
+  throw InvalidArgument(detail::text(
+      {"ogpsa: block '", block, "' is not protected on its ", side == Side::input ? "input" : "output", " side"}));
 }
 
 }  // namespace ogpsa

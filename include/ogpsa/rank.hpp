@@ -1,11 +1,11 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
 
+#include "ogpsa/small_matrix.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 namespace ogpsa {
@@ -32,18 +32,20 @@ double default_relative_tolerance(Index cols) {
 
 /// \throws InvalidArgument for a limit outside its range.
 inline void check(const RankOptions& options) {
-  const auto fail = [](const std::string& what) { throw InvalidArgument("ogpsa: RankOptions: " + what); };
+  const auto fail = [](const char* name, detail::Word value, const char* must) {
+    throw InvalidArgument(detail::text({"ogpsa: RankOptions: ", name, " is ", value, must}));
+  };
   if (options.max_rank < 0) {
-    fail("max_rank is " + std::to_string(options.max_rank) + "; use 0 for no limit, or a positive number");
+    fail("max_rank", options.max_rank, "; use 0 for no limit, or a positive number");
   }
   if (!(options.max_share > 0 && options.max_share <= 1)) {
-    fail("max_share is " + std::to_string(options.max_share) + "; it must be in (0, 1]");
+    fail("max_share", options.max_share, "; it must be in (0, 1]");
   }
   if (!(options.energy > 0 && options.energy <= 1)) {
-    fail("energy is " + std::to_string(options.energy) + "; it must be in (0, 1]");
+    fail("energy", options.energy, "; it must be in (0, 1]");
   }
   if (!(options.relative_tolerance < 1)) {
-    fail("relative_tolerance is " + std::to_string(options.relative_tolerance) + "; it must be below 1");
+    fail("relative_tolerance", options.relative_tolerance, "; it must be below 1");
   }
 }
 
@@ -55,19 +57,21 @@ inline void check(const RankOptions& options) {
 inline Index select_rank(const Eigen::VectorXd& singular_values, Index dimension, double tolerance,
                          const RankOptions& options, double total_norm = 0) {
   check(options);
+  const detail::ConstColumn values = detail::values(singular_values);
   const Index available = singular_values.size();
-  if (available == 0 || !(singular_values(0) > 0)) return 0;
-  const double largest = singular_values(0);
+  if (available == 0 || !(values[0] > 0)) return 0;
+  const double largest = values[0];
   const double threshold = options.relative_tolerance < 0 ? tolerance : options.relative_tolerance;
   Index rank = 0;
-  while (rank < available && singular_values(rank) > threshold * largest) ++rank;
+  while (rank < available && detail::at(singular_values, rank) > threshold * largest) ++rank;
   if (options.energy < 1) {
-    const Eigen::VectorXd squares = (singular_values / largest).array().square();
-    const double total = total_norm / largest;
-    const double wanted = options.energy * std::max(squares.sum(), total * total);
+    const auto energy = [&](double value) { return value / largest * (value / largest); };
+    double total = 0;
+    for (const double value : values) total += energy(value);
+    const double wanted = options.energy * std::max(total, energy(total_norm));
     double sum = 0;
     Index k = 0;
-    while (k < rank && sum < wanted) sum += squares(k++);
+    while (k < rank && sum < wanted) sum += energy(detail::at(singular_values, k++));
     rank = k;
   }
   if (options.max_share < 1) {

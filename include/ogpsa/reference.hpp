@@ -55,10 +55,10 @@ class ReferenceCollector {
   /// \throws NonFiniteError (block, element) or InvalidArgument, with nothing added.
   void add(Index objective, std::span<const ConstTensorView> gradients, double weight = 1.0) {
     check_tensors(gradients);
-    if (objective < 0) throw InvalidArgument("ogpsa: objective " + std::to_string(objective) + " is negative");
+    if (objective < 0) throw InvalidArgument(detail::text({"ogpsa: objective ", objective, " is negative"}));
     if (!(weight > 0 && detail::is_finite(weight))) {
-      throw InvalidArgument("ogpsa: a reference batch has weight " + std::to_string(weight) +
-                            "; give the number of its rows or tokens, and leave out an empty batch");
+      throw InvalidArgument(detail::text({"ogpsa: a reference batch has weight ", weight,
+                                          "; give the number of its rows or tokens, and leave out an empty batch"}));
     }
     backend_.for_each(static_cast<Index>(units_.size()),
                       [&](Index u) { add_unit(static_cast<std::size_t>(u), objective, gradients, weight); });
@@ -97,25 +97,26 @@ class ReferenceCollector {
   void check_tensors(std::span<const ConstTensorView> gradients) const;
   static void check_weight(const std::string& block, double weight) {
     if (weight > 0 && detail::is_finite(weight)) return;
-    throw InvalidArgument("ogpsa: block '" + block + "': inputs have weight " + std::to_string(weight) +
-                          "; it must be positive and finite");
+    throw InvalidArgument(
+        detail::text({"ogpsa: block '", block, "': inputs have weight ", weight, "; it must be positive and finite"}));
   }
   void check_finite(const std::string& block, ConstTensorView tensor, const std::string& what) const {
     const Index bad = backend_.first_non_finite(tensor);
     if (bad < 0) return;
-    throw NonFiniteError("ogpsa: block '" + block + "': " + what + " element " + std::to_string(bad) +
-                         " is NaN or infinite; nothing was added. Check the loss of that batch (or the loss scaler)");
+    throw NonFiniteError(
+        detail::text({"ogpsa: block '", block, "': ", what, " element ", bad,
+                      " is NaN or infinite; nothing was added. Check the loss of that batch (or the loss scaler)"}));
   }
   KroneckerFactor<T, B>& input_side(const std::string& block) {
     for (std::size_t u = 0; u < units_.size(); ++u) {
       const auto& unit = units_[u];
       if (!unit.has_input() || blocks_[unit.blocks.front()].name != block) continue;
       if (options_.structured.source == MomentSource::inputs) return sums_[u].input;
-      throw InvalidArgument("ogpsa: block '" + block +
-                            "' takes its input side from gradients; set "
-                            "StructuredOptions::source to inputs");
+      throw InvalidArgument(detail::text({"ogpsa: block '", block,
+                                          "' takes its input side from gradients; set "
+                                          "StructuredOptions::source to inputs"}));
     }
-    throw InvalidArgument("ogpsa: there is no block '" + block + "' whose input side is protected");
+    throw InvalidArgument(detail::text({"ogpsa: there is no block '", block, "' whose input side is protected"}));
   }
   void add_unit(std::size_t u, Index objective, std::span<const ConstTensorView> gradients, double weight);
 
@@ -130,17 +131,18 @@ class ReferenceCollector {
 template <class T, class B>
 void ReferenceCollector<T, B>::check_tensors(std::span<const ConstTensorView> gradients) const {
   if (gradients.size() != blocks_.size()) {
-    throw InvalidArgument("ogpsa: " + std::to_string(gradients.size()) + " gradients for " +
-                          std::to_string(blocks_.size()) + " blocks; give one per block, in order");
+    throw InvalidArgument(detail::text(
+        {"ogpsa: ", gradients.size(), " gradients for ", blocks_.size(), " blocks; give one per block, in order"}));
   }
   for (std::size_t i = 0; i < gradients.size(); ++i) {
     const auto& block = blocks_[i];
     const auto& g = gradients[i];
     if (g.data == nullptr) continue;
     if (g.rows != block.rows || g.cols != block.cols || g.layout != block.layout) {
-      throw InvalidArgument("ogpsa: block '" + block.name + "' is " + detail::size_text(block.rows, block.cols) +
-                            ", but its reference gradient is " + detail::size_text(g.rows, g.cols) +
-                            (g.layout != block.layout ? " in another layout" : ""));
+      throw InvalidArgument(
+          detail::text({"ogpsa: block '", block.name, "' is ", detail::size_text(block.rows, block.cols),
+                        ", but its reference gradient is ", detail::size_text(g.rows, g.cols),
+                        g.layout != block.layout ? " in another layout" : ""}));
     }
   }
   backend_.for_each(static_cast<Index>(gradients.size()), [&](Index i) {

@@ -68,8 +68,8 @@ class ReplacementFile {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw FileError("cannot " + what + " '" + temporary_.string() + "': " + std::strerror(errno) + "; '" +
-                    target_.string() + "' is as it was");
+    throw FileError(detail::text({"cannot ", what, " '", temporary_.string(), "': ", std::strerror(errno), "; '",
+                                  target_.string(), "' is as it was"}));
   }
 
   std::filesystem::path target_, temporary_;
@@ -101,7 +101,7 @@ class SafetensorsWriter {
     for (const auto d : shape) bytes *= d;
     SafetensorsEntry entry{dtype, std::move(shape), bytes_, bytes_ + bytes};
     if (!header_.tensors.emplace(name, std::move(entry)).second) {
-      throw InvalidArgument("safetensors: tensor '" + name + "' is added twice");
+      throw InvalidArgument(detail::text({"safetensors: tensor '", name, "' is added twice"}));
     }
     bytes_ += bytes;
     producers_.push_back(std::move(produce));
@@ -126,7 +126,8 @@ class SafetensorsWriter {
     sink(header.data(), header.size());
     for (const auto& produce : producers_) produce(sink);
     if (file.written() != sizeof length + length + bytes_) {
-      throw FileError("cannot write '" + path.string() + "': a tensor gave more or fewer bytes than its shape holds");
+      throw FileError(
+          detail::text({"cannot write '", path.string(), "': a tensor gave more or fewer bytes than its shape holds"}));
     }
     file.commit();
   }
@@ -142,13 +143,13 @@ class SafetensorsReader {
  public:
   /// \throws FileError naming the file and what is wrong with it.
   explicit SafetensorsReader(const std::filesystem::path& path) : path_(path.string()), file_(path, std::ios::binary) {
-    if (!file_) throw FileError("cannot open '" + path_ + "': " + std::strerror(errno));
+    if (!file_) throw FileError(detail::text({"cannot open '", path_, "': ", std::strerror(errno)}));
     std::error_code error;
     const std::uint64_t size = std::filesystem::file_size(path, error);
     std::uint64_t length = 0;
     file_.read(reinterpret_cast<char*>(&length), sizeof length);
     if (error || !file_ || length > size - sizeof length) {
-      throw FileError("'" + path_ + "' is not a safetensors file, or is cut short");
+      throw FileError(detail::text({"'", path_, "' is not a safetensors file, or is cut short"}));
     }
     std::string text(length, '\0');
     file_.read(text.data(), static_cast<std::streamsize>(length));
@@ -157,7 +158,7 @@ class SafetensorsReader {
       header_ = detail::HeaderParser(text).parse();
       detail::check_header(header_, size - data_begin_);
     } catch (const FileError& e) {
-      throw FileError("'" + path_ + "': " + e.what());
+      throw FileError(detail::text({"'", path_, "': ", e.what()}));
     }
   }
 
@@ -167,13 +168,13 @@ class SafetensorsReader {
   bool has(const std::string& name) const { return header_.tensors.count(name) > 0; }
   const SafetensorsEntry& entry(const std::string& name) const {
     const auto it = header_.tensors.find(name);
-    if (it == header_.tensors.end()) throw FileError("'" + path_ + "' has no tensor '" + name + "'");
+    if (it == header_.tensors.end()) throw FileError(detail::text({"'", path_, "' has no tensor '", name, "'"}));
     return it->second;
   }
   /// \throws FileError where there is no such key.
   const std::string& metadata(const std::string& key) const {
     const auto it = header_.metadata.find(key);
-    if (it == header_.metadata.end()) throw FileError("'" + path_ + "' has no metadata '" + key + "'");
+    if (it == header_.metadata.end()) throw FileError(detail::text({"'", path_, "' has no metadata '", key, "'"}));
     return it->second;
   }
 

@@ -64,7 +64,7 @@ class HeaderParser {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw FileError("safetensors header, byte " + std::to_string(at_) + ": " + what);
+    throw FileError(detail::text({"safetensors header, byte ", at_, ": ", what}));
   }
   void skip_space() {
     while (at_ < text_.size() && std::string_view(" \t\r\n").find(text_[at_]) != std::string_view::npos) ++at_;
@@ -219,7 +219,7 @@ inline void check_header(const SafetensorsHeader& header, std::uint64_t data_byt
   std::vector<std::pair<std::uint64_t, std::uint64_t>> spans;
   for (const auto& [name, e] : header.tensors) {
     const auto fail = [&, &name = name](const std::string& what) {
-      throw FileError("safetensors tensor '" + name + "': " + what);
+      throw FileError(detail::text({"safetensors tensor '", name, "': ", what}));
     };
     std::uint64_t bytes = element_bytes(e.dtype);
     if (bytes == 0) fail("unknown dtype '" + e.dtype + "'");
@@ -234,10 +234,10 @@ inline void check_header(const SafetensorsHeader& header, std::uint64_t data_byt
   std::sort(spans.begin(), spans.end());
   std::uint64_t at = 0;
   for (const auto& [begin, end] : spans) {
-    if (begin != at) throw FileError("safetensors tensors overlap or leave a gap at data byte " + std::to_string(at));
+    if (begin != at) throw FileError(detail::text({"safetensors tensors overlap or leave a gap at data byte ", at}));
     at = end;
   }
-  if (at != data_bytes) throw FileError("safetensors file has " + std::to_string(data_bytes - at) + " bytes too many");
+  if (at != data_bytes) throw FileError(detail::text({"safetensors file has ", data_bytes - at, " bytes too many"}));
 }
 
 inline std::string header_text(const SafetensorsHeader& header) {

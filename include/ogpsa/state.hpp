@@ -43,19 +43,20 @@ struct StateAccess {
   static void load(Projector<T, B>& p, const std::filesystem::path& path) {
     SafetensorsReader reader(path);
     if (reader.metadata("format") != kStateFormat) {
-      throw FileError("'" + path.string() + "' has format '" + reader.metadata("format") + "', but this ogpsa reads " +
-                      kStateFormat);
+      throw FileError(detail::text(
+          {"'", path.string(), "' has format '", reader.metadata("format"), "', but this ogpsa reads ", kStateFormat}));
     }
     auto units = p.units_;
     if (reader.metadata("units") != std::to_string(units.size())) {
-      throw InvalidArgument("ogpsa: '" + path.string() + "' holds " + reader.metadata("units") +
-                            " subspaces, but the projector has " + std::to_string(units.size()) +
-                            "; give it the blocks and the granularity of the run that saved it");
+      throw InvalidArgument(detail::text({"ogpsa: '", path.string(), "' holds ", reader.metadata("units"),
+                                          " subspaces, but the projector has ", units.size(),
+                                          "; give it the blocks and the granularity of the run that saved it"}));
     }
     for (auto& unit : units) {
       if (reader.metadata(unit.name + "/form") != form_name(unit.form)) {
-        throw InvalidArgument("ogpsa: block '" + unit.name + "' has the form " + form_name(unit.form) + ", but '" +
-                              path.string() + "' holds the form " + reader.metadata(unit.name + "/form"));
+        throw InvalidArgument(
+            detail::text({"ogpsa: block '", unit.name, "' has the form ", form_name(unit.form), ", but '",
+                          path.string(), "' holds the form ", reader.metadata(unit.name + "/form")}));
       }
       const auto& first = p.blocks_[unit.blocks.front()];
       const auto& structured = p.options_.reference.structured;
@@ -73,7 +74,7 @@ struct StateAccess {
     Index last_refresh = -1;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), last_refresh);
     if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || last_refresh < -1) {
-      throw FileError("'" + path.string() + "': last_refresh is '" + text + "', which is not a step");
+      throw FileError(detail::text({"'", path.string(), "': last_refresh is '", text, "', which is not a step"}));
     }
     p.units_ = std::move(units);
     p.last_refresh_ = last_refresh;
@@ -144,8 +145,8 @@ struct StateAccess {
                                                      const char* dtype, Index rows, const B& backend) {
     const auto& entry = reader.entry(name);
     if (entry.shape.size() != 2 || entry.shape[1] != static_cast<std::uint64_t>(rows)) {
-      throw InvalidArgument("ogpsa: saved tensor '" + name + "' does not have columns of " + std::to_string(rows) +
-                            " elements; give the projector the blocks of the run that saved it");
+      throw InvalidArgument(detail::text({"ogpsa: saved tensor '", name, "' does not have columns of ", rows,
+                                          " elements; give the projector the blocks of the run that saved it"}));
     }
     const Index own_rows = rows * static_cast<Index>(element_bytes(dtype) / sizeof(M));
     auto m = backend.template matrix<M>(own_rows, static_cast<Index>(entry.shape[0]));
@@ -234,7 +235,7 @@ struct StateAccess {
     const Index dimension = factor.dimension();
     side = read_subspace(reader, name, dimension, backend);
     scale = read_number(reader, name + "/scale", 0, std::numeric_limits<double>::max());
-    if (side.rank() > 0 && scale == 0) throw FileError("ogpsa: saved tensor '" + name + "/scale' is 0");
+    if (side.rank() > 0 && scale == 0) throw FileError(detail::text({"ogpsa: saved tensor '", name, "/scale' is 0"}));
     if (!reader.has(name + "/trace")) {
       factor = {};
       return;
@@ -244,8 +245,8 @@ struct StateAccess {
     if (factor.dense()) {
       Matrix moment = read_matrix(reader, name + "/moment", dimension, backend);
       if (moment.cols() != dimension || backend.first_non_finite(MatrixView<const T>(moment.view())).found()) {
-        throw FileError("ogpsa: saved tensor '" + name + "/moment' is not a finite matrix of " +
-                        size_text(dimension, dimension));
+        throw FileError(detail::text(
+            {"ogpsa: saved tensor '", name, "/moment' is not a finite matrix of ", size_text(dimension, dimension)}));
       }
       factor.restore(std::move(moment), {}, trace, exponent);
     } else {
@@ -255,7 +256,7 @@ struct StateAccess {
   static double read_number(SafetensorsReader& reader, const std::string& name, double low, double high) {
     const auto number = reader.read<double>(name);
     if (number.size() != 1 || !(number[0] >= low && number[0] <= high)) {
-      throw FileError("ogpsa: saved tensor '" + name + "' is not one number in its range");
+      throw FileError(detail::text({"ogpsa: saved tensor '", name, "' is not one number in its range"}));
     }
     return number[0];
   }

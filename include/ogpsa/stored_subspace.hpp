@@ -181,8 +181,9 @@ StoredSubspace<T, B> StoredSubspace<T, B>::from_parts(BasisStorage storage, Inde
       objective_norms.size() != objectives.cols()) {
     wrong("its parts have different sizes");
   }
-  if (!detail::all_finite(singular_values) || (singular_values.array() < 0).any() || !detail::all_finite(objectives) ||
-      !detail::all_finite(objective_norms) || !(rounding_angle >= 0 && rounding_angle <= 2)) {
+  if (!detail::all_finite(detail::values(singular_values)) || (singular_values.array() < 0).any() ||
+      !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms)) ||
+      !(rounding_angle >= 0 && rounding_angle <= 2)) {
     wrong("singular values must be finite and not negative, objectives finite, the angle in [0, pi/2]");
   }
   StoredSubspace result;

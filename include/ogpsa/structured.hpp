@@ -41,8 +41,8 @@ struct StructuredOptions {
 inline void check(const StructuredOptions& options) {
   check(options.rank);
   if (!(options.damping >= 0 && detail::is_finite(options.damping))) {
-    throw InvalidArgument("ogpsa: StructuredOptions: damping is " + std::to_string(options.damping) +
-                          "; it must be 0 or positive");
+    throw InvalidArgument(
+        detail::text({"ogpsa: StructuredOptions: damping is ", options.damping, "; it must be 0 or positive"}));
   }
 }
 
@@ -93,8 +93,8 @@ class KroneckerFactor {
   void add(ConstTensorView g, Side side, double weight = 1.0) {
     const Index length = side == Side::input ? g.cols : g.rows;
     if (length != dimension_) {
-      throw InvalidArgument("ogpsa: a matrix of " + detail::size_text(g.rows, g.cols) + " does not fit a side of " +
-                            std::to_string(dimension_));
+      throw InvalidArgument(detail::text(
+          {"ogpsa: a matrix of ", detail::size_text(g.rows, g.cols), " does not fit a side of ", dimension_}));
     }
     const bool fast_side = (side == Side::input) == (g.layout == Layout::row_major);
     if (empty()) choose_exponent(backend_.max_abs(g));
@@ -110,9 +110,9 @@ class KroneckerFactor {
   /// \throws InvalidArgument for another size, or a side that is not kept densely.
   void add_gram(ConstTensorView gram, double weight = 1.0) {
     if (gram.rows != dimension_ || gram.cols != dimension_ || !dense_) {
-      throw InvalidArgument("ogpsa: a Gram matrix of " + detail::size_text(gram.rows, gram.cols) + " does not fit a " +
-                            (dense_ ? "dense" : "low-rank") + " side of " + std::to_string(dimension_) +
-                            "; give the rows of X, or raise dense_limit");
+      throw InvalidArgument(detail::text({"ogpsa: a Gram matrix of ", detail::size_text(gram.rows, gram.cols),
+                                          " does not fit a ", dense_ ? "dense" : "low-rank", " side of ", dimension_,
+                                          "; give the rows of X, or raise dense_limit"}));
     }
     if (empty()) choose_exponent(std::sqrt(backend_.max_abs(gram)));
     backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram,
@@ -132,16 +132,17 @@ class KroneckerFactor {
     Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
     if (rank.max_rank > 0) most = std::min(most, rank.max_rank);
     Matrix vectors = backend_.template matrix<T>(dimension_, most);
-    const Eigen::VectorXd eigenvalues = backend_.eigenvectors(MatrixView<const T>(moment_.view()), vectors.view());
-    const Eigen::VectorXd singular = eigenvalues.cwiseMax(0.0).cwiseSqrt();
+    Eigen::VectorXd singular = backend_.eigenvectors(MatrixView<const T>(moment_.view()), vectors.view());
+    for (double& value : detail::values(singular)) value = std::sqrt(std::max(value, 0.0));
     // Eigenvalues are known to u times the largest: half of the digits of the singular values.
     const double tolerance = std::sqrt(default_relative_tolerance<T>(dimension_));
     const Index k = std::min(most, select_rank(singular, dimension_, tolerance, rank));
     vectors.resize_columns(k);
-    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(k, k);
+    Eigen::MatrixXd ignored = detail::identity(k);
     detail::polish(backend_, vectors.view(), ignored);
-    return Subspace<T, B>::from_parts(std::move(vectors), std::ldexp(1.0, exponent_) * singular.head(k), {}, {},
-                                      backend_);
+    singular = detail::leading(singular, k);
+    detail::scale(detail::values(singular), std::ldexp(1.0, exponent_));
+    return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);
   }
 
   /// A <- A + gamma^2 A_old, for a factor of the same side.
@@ -157,9 +158,9 @@ class KroneckerFactor {
     } else {
       Matrix columns = backend_.template matrix<T>(dimension_, old.stream_.rank());
       backend_.copy(old.stream_.basis(), columns.view());
-      const Eigen::VectorXd values = gamma * old.stream_.singular_values();
-      backend_.scale_columns(columns.view(),
-                             std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
+      Eigen::VectorXd factors = old.stream_.singular_values();
+      detail::scale(detail::values(factors), gamma);
+      backend_.scale_columns(columns.view(), detail::values(factors));
       stream_.update(std::move(columns), 1.0, kept_);
     }
     trace_ = mine * trace_ + theirs * old.trace_;
@@ -194,8 +195,9 @@ class KroneckerFactor {
         backend_.scale_columns(columns.view(), std::vector<double>(static_cast<std::size_t>(count), factor));
       };
       scale(std::ldexp(1.0, -exponent_));
-      trace_ +=
-          weight * backend_.gram(MatrixView<const T>(columns.view()), MatrixView<const T>(columns.view())).trace();
+      const auto view = MatrixView<const T>(columns.view());
+      const Eigen::MatrixXd gram = backend_.gram(view, view);
+      for (Index j = 0; j < count; ++j) trace_ += weight * detail::at(gram, j, j);
       scale(std::ldexp(std::sqrt(weight), exponent_));
       stream_.update(std::move(columns), 1.0, kept_);
     }

@@ -57,10 +57,10 @@ class Subspace {
     const Eigen::MatrixXd coordinates = columns.unscale(qr.r);
     const auto svd = detail::small_svd(coordinates);
     const Index k = select_rank(svd.s, dimension(), tolerance, rank);
-    const Eigen::MatrixXd rotation = svd.u.leftCols(k);
+    const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, k);
     rotate(gradients, qr.rank, detail::small_product(qr.pending, rotation));
     basis_ = std::move(gradients);
-    singular_values_ = svd.s.head(k);
+    singular_values_ = detail::leading(svd.s, k);
     objectives_ = detail::small_transposed_product(rotation, coordinates);
     objective_norms_ = std::move(columns.norms);
   }
@@ -80,12 +80,12 @@ class Subspace {
   void update(Matrix columns, double forgetting = 1.0, const RankOptions& rank = {},
               const EstimateOptions& options = {}, std::span<const Index> objectives = {}) {
     if (!(forgetting > 0 && forgetting <= 1)) {
-      throw InvalidArgument("ogpsa: the forgetting factor is " + std::to_string(forgetting) + "; it must be in (0, 1]");
+      throw InvalidArgument(detail::text({"ogpsa: the forgetting factor is ", forgetting, "; it must be in (0, 1]"}));
     }
     ogpsa::check(rank);
     if (!objectives.empty() && static_cast<Index>(objectives.size()) != columns.cols()) {
-      throw InvalidArgument("ogpsa: an update by " + std::to_string(columns.cols()) + " columns names " +
-                            std::to_string(objectives.size()) + " objectives; name one for each column, or none");
+      throw InvalidArgument(detail::text({"ogpsa: an update by ", columns.cols(), " columns names ", objectives.size(),
+                                          " objectives; name one for each column, or none"}));
     }
     fold(std::move(columns), forgetting, &rank, options, objectives);
   }
@@ -94,11 +94,11 @@ class Subspace {
   /// \throws InvalidArgument when the dimensions differ.
   void merge(const Subspace& other, const RankOptions& rank = {}) {
     if (other.dimension() != dimension()) {
-      throw InvalidArgument("ogpsa: cannot merge a subspace of R^" + std::to_string(other.dimension()) +
-                            " into one of R^" + std::to_string(dimension()));
+      throw InvalidArgument(
+          detail::text({"ogpsa: cannot merge a subspace of R^", other.dimension(), " into one of R^", dimension()}));
     }
     Matrix columns = other.basis_;
-    backend_.scale_columns(columns.view(), {other.singular_values_.data(), static_cast<std::size_t>(other.rank())});
+    backend_.scale_columns(columns.view(), detail::values(other.singular_values_));
     update(std::move(columns), 1.0, rank);
   }
 
@@ -121,7 +121,9 @@ class Subspace {
     Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
-    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const { return r * factors.asDiagonal(); }
+    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const {
+      return detail::scaled_columns(r, detail::values(factors));
+    }
   };
 
   Columns prepare(Matrix& gradients, const EstimateOptions& options) const;
@@ -135,14 +137,14 @@ class Subspace {
   Eigen::MatrixXd rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
     if (rotation.cols() > 0) backend_.multiply(q.view().columns(0, cols), rotation);
     q.resize_columns(rotation.cols());
-    Eigen::MatrixXd r = Eigen::MatrixXd::Identity(rotation.cols(), rotation.cols());
+    Eigen::MatrixXd r = detail::identity(rotation.cols());
     detail::polish(backend_, q.view(), r);
     return r;
   }
   void keep_leading(Index k) {
     basis_.resize_columns(k);
-    singular_values_.conservativeResize(k);
-    if (objectives_.size() > 0) objectives_.conservativeResize(k, Eigen::NoChange);
+    singular_values_ = detail::leading(singular_values_, k);
+    if (objectives_.size() > 0) objectives_ = detail::leading_rows(objectives_, k);
   }
 
   B backend_;
@@ -154,27 +156,27 @@ class Subspace {
 
 template <class T, class B>
 auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) const -> Columns {
-  const std::string where = options.name.empty() ? "" : " of block '" + options.name + "'";
+  const std::string where = detail::text({options.name.empty() ? "" : " of block '", options.name, "'"});
   if (gradients.rows() != dimension()) {
-    throw InvalidArgument("ogpsa: reference gradients" + where + " have " + std::to_string(gradients.rows()) +
-                          " elements, but the subspace lies in R^" + std::to_string(dimension()));
+    throw InvalidArgument(detail::text({"ogpsa: reference gradients", where, " have ", gradients.rows(),
+                                        " elements, but the subspace lies in R^", dimension()}));
   }
   const Index m = gradients.cols();
   const auto view = MatrixView<const T>(gradients.view());
-  Columns columns{backend_.gram(view, view), Eigen::VectorXd::Zero(m), {}};
+  Columns columns{backend_.gram(view, view), detail::zeros(m), {}};
   if (!detail::in_range(columns.gram)) {
     if (const Entry bad = backend_.first_non_finite(view); bad.found()) {
-      throw NonFiniteError(
-          "ogpsa: reference gradients" + where + ": element " + std::to_string(bad.row) + " of column " +
-          std::to_string(bad.col) +
-          " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)");
+      throw NonFiniteError(detail::text(
+          {"ogpsa: reference gradients", where, ": element ", bad.row, " of column ", bad.col,
+           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)"}));
     }
   }
   columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
   for (Index j = 0; j < m; ++j) {
-    const double norm = std::sqrt(columns.gram(j, j));
-    if (options.normalize_columns) columns.factors(j) = norm > 0 ? 1 / norm : 0.0;
-    columns.norms(j) = norm * columns.factors(j);
+    const double norm = std::sqrt(detail::at(columns.gram, j, j));
+    double& factor = detail::at(columns.factors, j);
+    if (options.normalize_columns) factor = norm > 0 ? 1 / norm : 0.0;
+    detail::at(columns.norms, j) = norm * factor;
   }
   return columns;
 }
@@ -188,32 +190,31 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   if (p == 0) return;
   const MatrixView<const T> q = basis_.view();
   // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
-  const Eigen::VectorXd norms = prepared.gram.diagonal().cwiseSqrt();
-  Eigen::MatrixXd c = Eigen::MatrixXd::Zero(k, p);
+  const Eigen::VectorXd norms = detail::column_norms(prepared.gram);
+  Eigen::MatrixXd c = detail::zeros(k, p);
   for (int pass = 0; pass < 2 && k > 0; ++pass) {
     const Eigen::MatrixXd correction = backend_.gram(q, MatrixView<const T>(columns.view()));
     backend_.subtract_product(columns.view(), q, correction);
-    c += correction;
+    detail::add_scaled(detail::values(c), 1, detail::values(correction));
   }
   const auto residual = MatrixView<const T>(columns.view());
-  const QrFactor qr = detail::orthonormalize_in_range(
-      backend_, columns.view(), backend_.gram(residual, residual), options.method, default_relative_tolerance<T>(k + p),
-      std::span<const double>(norms.data(), static_cast<std::size_t>(p)));
+  const QrFactor qr =
+      detail::orthonormalize_in_range(backend_, columns.view(), backend_.gram(residual, residual), options.method,
+                                      default_relative_tolerance<T>(k + p), detail::values(norms));
   const MatrixView<T> added = columns.view().columns(0, qr.rank);
   if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
     backend_.subtract_product(added, q, backend_.gram(q, MatrixView<const T>(added)));
-    Eigen::MatrixXd ignored = Eigen::MatrixXd::Identity(qr.rank, qr.rank);
+    Eigen::MatrixXd ignored = detail::identity(qr.rank);
     detail::polish(backend_, added, ignored);
   }
-  Eigen::MatrixXd coordinates(k + qr.rank, p);
-  coordinates << prepared.unscale(c), prepared.unscale(qr.r);
-  Eigen::MatrixXd core = Eigen::MatrixXd::Zero(k + qr.rank, k + p);
-  core.topLeftCorner(k, k) = (forgetting * singular_values_).asDiagonal();
-  core.rightCols(p) = coordinates;
+  const Eigen::MatrixXd coordinates = detail::stacked(prepared.unscale(c), prepared.unscale(qr.r));
+  Eigen::MatrixXd core = detail::zeros(k + qr.rank, k + p);
+  for (Index i = 0; i < k; ++i) detail::at(core, i, i) = forgetting * detail::at(singular_values_, i);
+  for (Index j = 0; j < p; ++j) detail::assign(detail::column(core, k + j), detail::column(coordinates, j));
   const auto svd = detail::small_svd(core);
   const Index found = svd.s.size();
   const Index kept = rank ? select_rank(svd.s, dimension(), default_relative_tolerance<T>(k + p), *rank) : found;
-  const Eigen::MatrixXd rotation = svd.u.leftCols(kept);
+  const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, kept);
 
   // In place: all that may fail is behind us, but for a lack of memory, which leaves the basis as it was.
   basis_.resize_columns(k + qr.rank);
@@ -221,9 +222,8 @@ void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* 
   const Eigen::MatrixXd r = rotate(basis_, k + qr.rank, rotation);
   // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
   const Eigen::MatrixXd turn = detail::small_product(rotation, detail::inverse_upper(r));
-  Eigen::MatrixXd old = Eigen::MatrixXd::Zero(k + qr.rank, objectives_.cols());
-  if (old.size() > 0) old.topRows(k) = objectives_;
-  singular_values_ = svd.s.head(kept);
+  const Eigen::MatrixXd old = detail::leading_rows(objectives_, k + qr.rank);
+  singular_values_ = detail::leading(svd.s, kept);
   set_objectives(detail::small_transposed_product(turn, old), detail::small_transposed_product(turn, coordinates),
                  prepared.norms, objectives);
 }
@@ -233,15 +233,13 @@ void Subspace<T, B>::set_objectives(const Eigen::MatrixXd& rotated, const Eigen:
                                     const Eigen::VectorXd& norms, std::span<const Index> slots) {
   Index count = rotated.cols();
   for (const Index slot : slots) count = std::max(count, slot + 1);
-  objectives_ = Eigen::MatrixXd::Zero(this->rank(), count);
-  objectives_.leftCols(rotated.cols()) = rotated;
-  const Index before = objective_norms_.size();
-  objective_norms_.conservativeResize(count);
-  objective_norms_.tail(count - before).setZero();
+  objectives_ = detail::zeros(this->rank(), count);
+  std::copy_n(rotated.data(), rotated.size(), objectives_.data());
+  objective_norms_ = detail::leading(objective_norms_, count);
   for (std::size_t j = 0; j < slots.size(); ++j) {
     if (slots[j] < 0) continue;
-    objectives_.col(slots[j]) = added.col(static_cast<Index>(j));
-    objective_norms_(slots[j]) = norms(static_cast<Index>(j));
+    detail::assign(detail::column(objectives_, slots[j]), detail::column(added, static_cast<Index>(j)));
+    detail::at(objective_norms_, slots[j]) = detail::values(norms)[j];
   }
 }
 
@@ -251,21 +249,22 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
   const Index k = basis.cols();
   if (singular_values.size() != k || (objectives.size() > 0 && objectives.rows() != k) ||
       objective_norms.size() != objectives.cols()) {
-    throw InvalidArgument("ogpsa: a basis of " + detail::size_text(basis.rows(), k) + " needs " + std::to_string(k) +
-                          " singular values and objectives of " + std::to_string(k) + " rows, but has " +
-                          std::to_string(singular_values.size()) + " and " +
-                          detail::size_text(objectives.rows(), objectives.cols()));
+    throw InvalidArgument(
+        detail::text({"ogpsa: a basis of ", detail::size_text(basis.rows(), k), " needs ", k,
+                      " singular values and objectives of ", k, " rows, but has ", singular_values.size(), " and ",
+                      detail::size_text(objectives.rows(), objectives.cols())}));
   }
-  if (!detail::all_finite(singular_values) || (singular_values.array() < 0).any() || !detail::all_finite(objectives) ||
-      !detail::all_finite(objective_norms)) {
+  const auto singular = detail::values(singular_values);
+  if (!detail::all_finite(singular) || std::any_of(singular.begin(), singular.end(), [](double s) { return s < 0; }) ||
+      !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms))) {
     throw InvalidArgument("ogpsa: singular values must be finite and not negative, and objectives finite");
   }
   const auto q = MatrixView<const T>(basis.view());
   const double error = detail::distance_from_identity(backend.gram(q, q));
   if (!(error <= 16 * detail::unit_roundoff<T>())) {
-    throw InvalidArgument("ogpsa: the columns of a basis of " + detail::size_text(basis.rows(), k) +
-                          " are not orthonormal (max |Q^T Q - I| = " + std::to_string(error) +
-                          "); use Subspace::replace to make them so");
+    throw InvalidArgument(
+        detail::text({"ogpsa: the columns of a basis of ", detail::size_text(basis.rows(), k),
+                      " are not orthonormal (max |Q^T Q - I| = ", error, "); use Subspace::replace to make them so"}));
   }
   Subspace result(basis.rows(), std::move(backend));
   result.basis_ = std::move(basis);

@@ -65,7 +65,7 @@ decltype(auto) visit_dtype(DType dtype, F&& f) {
     case DType::float16:
       return f(static_cast<float16*>(nullptr));
   }
-  throw InvalidArgument("ogpsa: unknown DType " + std::to_string(static_cast<int>(dtype)));
+  throw InvalidArgument(detail::text({"ogpsa: unknown DType ", static_cast<int>(dtype)}));
 }
 
 /// A contiguous tensor as a matrix of `rows x cols`; a vector is `1 x n`. It does not own its memory.
@@ -95,8 +95,8 @@ struct BasicTensorView {
       (Const || !std::is_const_v<S>)BasicTensorView(std::span<S> values, Index rows, Index cols)
       : BasicTensorView(values.data(), dtype_of<std::remove_const_t<S>>(), rows, cols) {
     if (rows < 0 || cols < 0 || rows * cols != static_cast<Index>(values.size())) {
-      throw InvalidArgument("ogpsa: a view of " + detail::size_text(rows, cols) + " needs " +
-                            std::to_string(rows * cols) + " values, but the span has " + std::to_string(values.size()));
+      throw InvalidArgument(detail::text({"ogpsa: a view of ", detail::size_text(rows, cols), " needs ", rows * cols,
+                                          " values, but the span has ", values.size()}));
     }
   }
 

@@ -20,8 +20,8 @@ requires Backend<B, T> ThinSvd thin_svd(const B& backend, MatrixView<T> h,
   const auto small = detail::small_svd(qr.r);
   const MatrixView<T> q = h.columns(0, qr.rank);
   if (qr.rank > 0) backend.multiply(q, small.u);
-  Eigen::MatrixXd identity = Eigen::MatrixXd::Identity(qr.rank, qr.rank);
-  detail::polish(backend, q, identity);
+  Eigen::MatrixXd ignored = detail::identity(qr.rank);
+  detail::polish(backend, q, ignored);
   return {small.s, small.v};
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <Eigen/Core>
+#include <algorithm>
 #include <span>
 #include <utility>
 #include <vector>
@@ -54,7 +54,7 @@ bool worth_threads(std::span<const ProjectionPiece<T>> pieces) {
 template <class T>
 void load_panel(ConstTensorView tensor, Index fast, Index row, Index col, Dense<T>& panel) {
   for (Index j = 0; j < panel.cols(); ++j) {
-    T* to = panel.col(j).data();
+    T* to = column(panel, j).data();
     const T* from = load(tensor, (col + j) * fast + row, panel.rows(), to);
     if (from != to) std::copy(from, from + panel.rows(), to);
   }
@@ -62,16 +62,33 @@ void load_panel(ConstTensorView tensor, Index fast, Index row, Index col, Dense<
 template <class T>
 void store_panel(const Dense<T>& panel, TensorView tensor, Index fast, Index row, Index col) {
   for (Index j = 0; j < panel.cols(); ++j) {
-    store(panel.col(j).data(), panel.rows(), tensor, (col + j) * fast + row);
+    store(column(panel, j).data(), panel.rows(), tensor, (col + j) * fast + row);
   }
 }
 
 /// op(a) b in double.
 template <class T>
 Eigen::MatrixXd product(MatrixView<const T> a, Transpose transpose_a, MatrixView<const T> b) {
-  Eigen::MatrixXd result = Eigen::MatrixXd::Zero(transpose_a == Transpose::yes ? a.cols : a.rows, b.cols);
+  Eigen::MatrixXd result = zeros(transpose_a == Transpose::yes ? a.cols : a.rows, b.cols);
   gemm<T>(1, a, transpose_a, b, Transpose::no, view_of(result));
   return result;
+}
+
+/// Coefficients in the arithmetic type.
+template <class T>
+Dense<T> rounded(const Eigen::MatrixXd& m) {
+  Dense<T> result(m.rows(), m.cols());
+  std::transform(m.data(), m.data() + m.size(), result.data(), [](double x) { return static_cast<T>(x); });
+  return result;
+}
+
+/// a <- factor a
+template <class T>
+void scale_panel(MatrixView<T> a, double factor) {
+  if (factor == 1) return;
+  for (Index j = 0; j < a.cols; ++j) {
+    for (Index i = 0; i < a.rows; ++i) a.data[i + j * a.stride] *= static_cast<T>(factor);
+  }
 }
 
 /// Columns of a panel of a matrix with `rows` rows, at most `most`.
@@ -95,7 +112,7 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
       visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
         run_best<MeasureKernel<T, count, S>>(q, x, n, static_cast<double*>(sums));
       });
-      for (int j = 0; j < count; ++j) products(k + j, 0) = sums[j];
+      for (int j = 0; j < count; ++j) at(products, k + j) = sums[j];
       square = sums[count];
     });
     inner.add(products);
@@ -112,8 +129,9 @@ void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
     load_panel(piece.tensor, piece.fast, 0, j, panel);
-    const Dense<T> inner = product<T>(piece.left.matrix(), Transpose::yes, view_of(panel)).template cast<T>();
-    sum.inner += product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
+    const Dense<T> inner = rounded<T>(product<T>(piece.left.matrix(), Transpose::yes, view_of(panel)));
+    const Eigen::MatrixXd part = product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
+    add_scaled(values(sum.inner), 1, values(part));
     sum.squared_norm += squared_norm(panel.data(), panel.size());
   }
 }
@@ -122,7 +140,7 @@ void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
 template <class T>
 void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceCoefficients>& out) {
   const auto zero = [](const ProjectionPiece<T>& p) {
-    return PieceCoefficients{Eigen::MatrixXd::Zero(p.left.cols, p.slow == 1 ? 1 : p.right.cols), 0};
+    return PieceCoefficients{zeros(p.left.cols, p.slow == 1 ? 1 : p.right.cols), 0};
   };
   out.clear();
   for (const auto& piece : pieces) out.push_back(zero(piece));
@@ -139,19 +157,19 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
     }
   });
   for (std::size_t t = 0; t < tasks.size(); ++t) {
-    out[tasks[t].piece].inner += parts[t].inner;
+    add_scaled(values(out[tasks[t].piece].inner), 1, values(parts[t].inner));
     out[tasks[t].piece].squared_norm += parts[t].squared_norm;
   }
 }
 
 /// Then a tensor is not written, so that it keeps its bits also where it is wider than the arithmetic.
-inline bool nothing_to_do(const PieceChange& change) { return change.keep == 1 && change.remove.isZero(0); }
+inline bool nothing_to_do(const PieceChange& change) { return change.keep == 1 && all_zero(values(change.remove)); }
 
 /// X <- keep X - left remove on elements [begin, end) of a vector; returns the squared norm of the result.
 template <class T>
 double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
   alignas(64) T buffer[kGranule];
-  const Eigen::Matrix<T, Eigen::Dynamic, 1> remove = change.remove.col(0).template cast<T>();
+  const Dense<T> remove = rounded<T>(change.remove);
   const bool write = !nothing_to_do(change);
   const bool in_place = write && piece.tensor.dtype == dtype_of<T>();
   double after = 0;
@@ -164,8 +182,10 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
     }
     T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
-    if (piece.left.cols == 0)
-      square = run_best<ChangeKernel<T, 0>>(static_cast<T>(change.keep), x, BasisColumns<T>{x, 0}, x, y, n);
+    if (piece.left.cols == 0) {  // any column will do that is there
+      const T none = 0;
+      square = run_best<ChangeKernel<T, 1>>(static_cast<T>(change.keep), &none, BasisColumns<T>{x, 0}, x, y, n);
+    }
     in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
       const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
       visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
@@ -181,7 +201,7 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
 /// X <- keep X - left remove right^T on columns [begin, end) of a matrix; returns the squared norm of the result.
 template <class T>
 double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
-  const Dense<T> remove = change.remove.cast<T>();
+  const Dense<T> remove = rounded<T>(change.remove);
   Dense<T> panel, inner;
   double after = 0;
   const Index width = panel_width(piece.fast, end - begin);
@@ -192,7 +212,7 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
       after += squared_norm(panel.data(), panel.size());
       continue;
     }
-    if (change.keep != 1) panel *= static_cast<T>(change.keep);
+    scale_panel(view_of(panel), change.keep);
     inner.setZero(piece.left.cols, panel.cols());
     gemm<T>(1, view_of(std::as_const(remove)), Transpose::no, piece.right.row_range(j, panel.cols()), Transpose::yes,
             view_of(inner));
@@ -271,7 +291,7 @@ template <class T>
 PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& change, MatrixView<T> x) {
   const bool on_left = piece.left.cols > 0;
   const MatrixView<const T> basis = on_left ? piece.left.matrix() : piece.right;
-  const MatrixView<const T> values = x;
+  const MatrixView<const T> panel = x;
   const auto squares = [&] {
     double sum = 0;
     for (Index j = 0; j < x.cols; ++j) sum += squared_norm(x.data + j * x.stride, x.rows);
@@ -279,14 +299,15 @@ PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& chang
   };
   PieceNorms norms;
   norms.before = squares();
-  const Eigen::MatrixXd c = on_left ? product<T>(basis, Transpose::yes, values)  // coefficients
-                                    : product<T>(values, Transpose::no, basis);
-  norms.inside = squared_norm(c.data(), c.size());
+  const Eigen::MatrixXd c = on_left ? product<T>(basis, Transpose::yes, panel)  // coefficients
+                                    : product<T>(panel, Transpose::no, basis);
+  norms.inside = squared_norm(values(c));
   Dense<T> remove(c.rows(), c.cols());
   for (Index j = 0; j < c.cols(); ++j) {
-    for (Index i = 0; i < c.rows(); ++i) remove(i, j) = static_cast<T>(c(i, j) * change.remove(on_left ? i : j));
+    for (Index i = 0; i < c.rows(); ++i)
+      at(remove, i, j) = static_cast<T>(at(c, i, j) * at(change.remove, on_left ? i : j));
   }
-  if (change.keep != 1) as_eigen(x) *= static_cast<T>(change.keep);
+  scale_panel(x, change.keep);
   if (on_left) {
     gemm<T>(-1, basis, Transpose::no, view_of(std::as_const(remove)), Transpose::no, x);
   } else {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <functional>
 #include <span>
@@ -11,6 +10,7 @@
 #include "ogpsa/backend/host_matrix.hpp"
 #include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
+#include "ogpsa/backend/symmetric_eigen.hpp"
 #include "ogpsa/backend/tall_matrix.hpp"
 
 namespace ogpsa {
@@ -205,14 +205,20 @@ class EigenBackend {
   /// `vectors` has columns. Computed in double.
   template <class T>
   Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
-    const Eigen::MatrixXd a = detail::as_eigen(symmetric).template cast<double>();
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(a);
-    if (solver.info() != Eigen::Success) {
-      throw NumericalError("ogpsa: the eigenvalues of a symmetric matrix of " + detail::size_text(a.rows(), a.cols()) +
-                           " did not converge; check the reference data for extreme values");
+    const Index n = symmetric.rows;
+    std::vector<double> a(static_cast<std::size_t>(n * n)), v(static_cast<std::size_t>(n * vectors.cols));
+    for (Index j = 0; j < n; ++j) std::copy_n(symmetric.data + j * symmetric.stride, n, a.data() + j * n);
+    const auto values = detail::symmetric_eigen({a.data(), n, n}, {v.data(), n, vectors.cols});
+    if (!values) {
+      throw NumericalError(detail::text({"ogpsa: the eigenvalues of a symmetric matrix of ", detail::size_text(n, n),
+                                         " did not converge; check the reference data for extreme values"}));
     }
-    detail::as_eigen(vectors) = solver.eigenvectors().rightCols(vectors.cols).rowwise().reverse().template cast<T>();
-    return solver.eigenvalues().reverse();
+    for (Index j = 0; j < vectors.cols; ++j) {
+      for (Index i = 0; i < n; ++i) {
+        vectors.data[i + j * vectors.stride] = static_cast<T>(v[static_cast<std::size_t>(i + j * n)]);
+      }
+    }
+    return Eigen::Map<const Eigen::VectorXd>(values->data(), n);
   }
 
   bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }

@@ -40,18 +40,32 @@ void gemm(double alpha, MatrixView<const T> a, Transpose transpose_a, MatrixView
     return {m.data, 1, m.stride};
   };
   const Index k = transpose_a == Transpose::yes ? a.rows : a.cols;
-  GemmTask<T, S> task = {c.rows, c.cols,   k,       alpha,  operand(a, transpose_a), operand(b, transpose_b),
-                         c.data, c.stride, nullptr, nullptr};
-  const HostBuffer<T> packed_a(GemmKernel<T, S>::packed_a_size(task)), packed_b(GemmKernel<T, S>::packed_b_size(task));
+  GemmTask<T> task = {.m = c.rows,
+                      .n = c.cols,
+                      .k = k,
+                      .alpha = alpha,
+                      .a = operand(a, transpose_a),
+                      .b = operand(b, transpose_b),
+                      .c = nullptr,
+                      .wide_c = nullptr,
+                      .stride = c.stride,
+                      .packed_a = nullptr,
+                      .packed_b = nullptr};
+  if constexpr (std::is_same_v<S, T>) {
+    task.c = c.data;
+  } else {
+    task.wide_c = c.data;
+  }
+  const HostBuffer<T> packed_a(GemmKernel<T>::packed_a_size(task)), packed_b(GemmKernel<T>::packed_b_size(task));
   task.packed_a = packed_a.data();
   task.packed_b = packed_b.data();
-  run_best<GemmKernel<T, S>>(static_cast<const GemmTask<T, S>*>(&task));
+  run_best<GemmKernel<T>>(static_cast<const GemmTask<T>*>(&task));
 }
 
 /// Lower triangle of c <- c + a a^T (or a^T a), in columns of blocks.
 template <class T>
 void add_outer_lower(MatrixView<const T> a, bool a_first, MatrixView<T> c) {
-  constexpr Index width = GemmKernel<T, T>::height;
+  constexpr Index width = GemmKernel<T>::height;
   for (Index j = 0; j < c.cols; j += width) {
     const Index count = std::min(width, c.cols - j);
     const auto block = c.columns(j, count).row_range(j, c.rows - j);

@@ -21,19 +21,20 @@ struct GemmOperand {
   Index col;
 };
 
-/// C (column-major, `S` is T or double) <- C + alpha A B, A m x k, B k x n.
-template <class T, class S>
+/// C (column-major, in T or in double) <- C + alpha A B, A m x k, B k x n.
+template <class T>
 struct GemmTask {
   Index m, n, k;
   double alpha;
   GemmOperand<T> a, b;
-  S* c;
+  T* c;
+  double* wide_c;  // instead of c, where that is null
   Index stride;
   T* packed_a;  // see GemmKernel::run
   T* packed_b;
 };
 
-template <class T, class S>
+template <class T>
 struct GemmKernel {
   static constexpr Index chain = 64;         // products that are added in registers
   static constexpr Index depth = 8 * chain;  // of a block: B's strip of it stays in the first-level cache
@@ -49,14 +50,14 @@ struct GemmKernel {
                                               : 4;
 
   /// Numbers that a packed block may need, whatever the instruction set.
-  static Index packed_a_size(const GemmTask<T, S>& t) { return packed_size(t.m, height, rows<64>, t.k); }
-  static Index packed_b_size(const GemmTask<T, S>& t) { return packed_size(t.n, width, 12, t.k); }
+  static Index packed_a_size(const GemmTask<T>& t) { return packed_size(t.m, height, rows<64>, t.k); }
+  static Index packed_b_size(const GemmTask<T>& t) { return packed_size(t.n, width, 12, t.k); }
   static Index packed_size(Index lines, Index most, Index strip, Index k) {
     return (std::min(lines, most) + strip) * std::min(k, depth);
   }
 
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const GemmTask<T, S>* task) {
+  OGPSA_ALWAYS_INLINE static void run(const GemmTask<T>* task) {
     constexpr Index mr = rows<Bytes>, nr = cols<Bytes>;
     const auto& t = *task;
     for (Index p = 0; p < t.k; p += depth) {
@@ -67,7 +68,7 @@ struct GemmKernel {
         for (Index i = 0; i < t.m; i += height) {
           const Index mc = std::min(height, t.m - i);
           pack<mr>(t.a.data + i * t.a.row + p * t.a.col, t.a.row, t.a.col, mc, kc, t.packed_a);
-          multiply_block<Bytes>(t.packed_a, t.packed_b, mc, nc, kc, t.alpha, t.c + i + j * t.stride, t.stride);
+          multiply_block<Bytes>(t, i, j, mc, nc, kc);
         }
       }
     }
@@ -93,20 +94,31 @@ struct GemmKernel {
   }
 
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void multiply_block(const T* a, const T* b, Index mc, Index nc, Index kc, double alpha,
-                                                 S* c, Index stride) {
+  OGPSA_ALWAYS_INLINE static void multiply_block(const GemmTask<T>& t, Index row, Index col, Index mc, Index nc,
+                                                 Index kc) {
     constexpr Index mr = rows<Bytes>, nr = cols<Bytes>;
     for (Index j = 0; j < nc; j += nr) {
       for (Index i = 0; i < mc; i += mr) {
         alignas(64) T tile[mr * nr];
-        multiply_tile<Bytes>(a + i * kc, b + j * kc, kc, tile);
+        multiply_tile<Bytes>(t.packed_a + i * kc, t.packed_b + j * kc, kc, tile);
         const Index height_left = std::min(mr, mc - i), width_left = std::min(nr, nc - j);
-        for (Index l = 0; l < width_left; ++l) {
-          S* column = c + i + (j + l) * stride;
-          const T* sums = tile + l * mr;
-          for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
+        const Index first = row + i + (col + j) * t.stride;
+        if (t.c != nullptr) {
+          add_tile<mr>(tile, height_left, width_left, t.alpha, t.c + first, t.stride);
+        } else {
+          add_tile<mr>(tile, height_left, width_left, t.alpha, t.wide_c + first, t.stride);
         }
       }
+    }
+  }
+
+  template <Index Rows, class S>
+  OGPSA_ALWAYS_INLINE static void add_tile(const T* tile, Index height_left, Index width_left, double alpha, S* c,
+                                           Index stride) {
+    for (Index l = 0; l < width_left; ++l) {
+      S* column = c + l * stride;
+      const T* sums = tile + l * Rows;
+      for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
     }
   }
 

@@ -186,19 +186,21 @@ void in_groups_of_columns(Index columns, F&& f) {
 /// Conversion between storage and arithmetic types, rounding to nearest even.
 template <class S, class T>
 struct ConvertKernel {
+  static constexpr bool has_vectors = (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) ||
+                                      (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>);
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const S* from, T* to, Index n) {
     using V = Vector<std::uint32_t, Bytes>;
     typedef std::uint16_t Half __attribute__((vector_size(Bytes / 2), aligned(2), may_alias));
     using Word = typename V::Unaligned;
     Index i = 0;
-    if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<T, float>) {
+    if constexpr (std::is_same_v<T, float>) {
       for (; i + V::size <= n; i += V::size) {
         typename Vector<float, Bytes>::Type values;
         widen<Bytes>(reinterpret_cast<const std::uint16_t*>(from + i), values);
         *reinterpret_cast<typename Vector<float, Bytes>::Unaligned*>(to + i) = values;
       }
-    } else if constexpr (std::is_same_v<S, float> && std::is_same_v<T, bfloat16>) {
+    } else {
       for (; i + V::size <= n; i += V::size) {
         const typename V::Type bits = *reinterpret_cast<const Word*>(from + i);
         const typename V::Type rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -213,10 +215,10 @@ struct ConvertKernel {
 
 template <class S, class T>
 void convert(const S* from, T* to, Index n) {
-  if constexpr (std::is_same_v<S, T>) {
-    std::copy(from, from + n, to);
-  } else {
+  if constexpr (ConvertKernel<S, T>::has_vectors) {
     run_best<ConvertKernel<S, T>>(from, to, n);
+  } else {
+    for (Index i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
   }
 }
 
@@ -237,9 +239,9 @@ void store(const T* values, Index n, TensorView tensor, Index begin) {
   visit_dtype(tensor.dtype, [&](auto* tag) { convert(values, static_cast<decltype(tag)>(tensor.data) + begin, n); });
 }
 
-/// Tells values by their exponent's bits, so -ffast-math is no danger.
+/// Where the exponent stands in a storage type.
 template <class S>
-struct FindBeyondKernel {
+struct ExponentField {
   using Bits = std::conditional_t<sizeof(S) == 8, std::uint64_t,
                                   std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint16_t>>;
   static constexpr Bits mask = dtype_of<S>() == DType::float64    ? static_cast<Bits>(0x7ff0000000000000u)
@@ -247,34 +249,39 @@ struct FindBeyondKernel {
                                : dtype_of<S>() == DType::bfloat16 ? static_cast<Bits>(0x7f80u)
                                                                   : static_cast<Bits>(0x7c00u);
   static constexpr Bits low = static_cast<Bits>(mask & (~mask + 1));
-  static constexpr Bits sign = static_cast<Bits>(mask + low);
   static constexpr int infinite = static_cast<int>(mask / low);  // the exponent field of infinity and NaN
+};
 
-  /// `gap` carries into the sign exactly where the exponent field is too large.
+/// Tells values by their exponent's bits, so -ffast-math is no danger.
+template <class Bits>
+struct FindBeyondKernel {
+  /// `gap` carries into the sign exactly where the exponent field, under `mask`, is too large.
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static Index run(const S* data, Index n, Bits gap) {
+  OGPSA_ALWAYS_INLINE static Index run(const void* values, Index n, Bits mask, Bits gap) {
     using V = Vector<Bits, Bytes>;
-    constexpr Index chunk = 4096;
+    const char* data = static_cast<const char*>(values);
+    constexpr Bits sign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));
+    constexpr Index size = sizeof(Bits), chunk = 4096;
     for (Index begin = 0; begin < n; begin += chunk) {
       const Index end = begin + chunk < n ? begin + chunk : n;
       typename V::Type any = {};
       Index i = begin;
       for (; i + V::size <= end; i += V::size) {
-        any |= (*reinterpret_cast<const typename V::Unaligned*>(data + i) & mask) + gap;
+        any |= (*reinterpret_cast<const typename V::Unaligned*>(data + i * size) & mask) + gap;
       }
       Bits bits = 0;
       for (Index l = 0; l < V::size; ++l) bits = static_cast<Bits>(bits | any[l]);
-      for (; i < end; ++i) bits = static_cast<Bits>(bits | carried(data[i], gap));
+      for (; i < end; ++i) bits = static_cast<Bits>(bits | carried(data + i * size, mask, gap));
       if (!(bits & sign)) continue;
       for (i = begin; i < end; ++i) {
-        if (carried(data[i], gap) & sign) return i;
+        if (carried(data + i * size, mask, gap) & sign) return i;
       }
     }
     return -1;
   }
-  OGPSA_ALWAYS_INLINE static Bits carried(const S& value, Bits gap) {
+  OGPSA_ALWAYS_INLINE static Bits carried(const char* value, Bits mask, Bits gap) {
     Bits bits;
-    std::memcpy(&bits, &value, sizeof bits);
+    std::memcpy(&bits, value, sizeof bits);
     return static_cast<Bits>((bits & mask) + gap);
   }
 };
@@ -282,11 +289,11 @@ struct FindBeyondKernel {
 /// Index of the first value with |x| >= 2^exponent, NaN or infinite, or -1.
 template <class S>
 Index find_beyond(const S* data, Index n, int exponent) {
-  using Kernel = FindBeyondKernel<S>;
-  using Bits = typename Kernel::Bits;
-  const int field = std::clamp(exponent + Kernel::infinite / 2, 1, Kernel::infinite);
-  const Bits gap = static_cast<Bits>(static_cast<Bits>(Kernel::infinite + 1 - field) * Kernel::low);
-  return run_best<Kernel>(data, n, gap);
+  using Field = ExponentField<S>;
+  using Bits = typename Field::Bits;
+  const int field = std::clamp(exponent + Field::infinite / 2, 1, Field::infinite);
+  const Bits gap = static_cast<Bits>(static_cast<Bits>(Field::infinite + 1 - field) * Field::low);
+  return run_best<FindBeyondKernel<Bits>>(static_cast<const void*>(data), n, Field::mask, gap);
 }
 
 /// Index of the first value that is NaN or infinite, or -1.

@@ -28,21 +28,27 @@ Index panel_rows(Index cols) {
 class CompensatedSum {
  public:
   CompensatedSum() = default;
-  CompensatedSum(Index rows, Index cols) : sum_(Eigen::MatrixXd::Zero(rows, cols)), carry_(sum_) {}
+  CompensatedSum(Index rows, Index cols) : sum_(zeros(rows, cols)), carry_(sum_) {}
 
   void add(const Eigen::MatrixXd& x) {
-    for (Index i = 0; i < sum_.size(); ++i) {
-      const double a = sum_(i);
-      const double total = a + x(i);
-      carry_(i) += std::abs(a) >= std::abs(x(i)) ? (a - total) + x(i) : (x(i) - total) + a;
-      sum_(i) = total;
+    const Column sum = values(sum_), carry = values(carry_);
+    const ConstColumn more = values(x);
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      const double a = sum[i], b = more[i];
+      const double total = a + b;
+      carry[i] += std::abs(a) >= std::abs(b) ? (a - total) + b : (b - total) + a;
+      sum[i] = total;
     }
   }
   void add(const CompensatedSum& other) {
     add(other.sum_);
-    carry_ += other.carry_;
+    add_scaled(values(carry_), 1, values(other.carry_));
   }
-  Eigen::MatrixXd value() const { return sum_ + carry_; }
+  Eigen::MatrixXd value() const {
+    Eigen::MatrixXd result = sum_;
+    add_scaled(values(result), 1, values(carry_));
+    return result;
+  }
 
  private:
   Eigen::MatrixXd sum_;
@@ -72,7 +78,7 @@ void panel_dots(MatrixView<const T> a, MatrixView<const T> b, bool same, Eigen::
       run_best<DotsKernel<T>>(static_cast<const T* const*>(left), static_cast<const T* const*>(right), a.rows,
                               static_cast<double*>(dots));
       for (Index l = 0; l < std::min(kColumns, b.cols - j); ++l) {
-        for (Index r = 0; r < std::min(kColumns, a.cols - i); ++r) product(i + r, j + l) = dots[r + kColumns * l];
+        for (Index r = 0; r < std::min(kColumns, a.cols - i); ++r) at(product, i + r, j + l) = dots[r + kColumns * l];
       }
     }
   }
@@ -114,7 +120,7 @@ Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
   const Segments segments = row_segments(a.rows);
   std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
   parallel_for(segments.count, (a.cols + b.cols) * a.rows >= kWorthThreads, [&](Index s) {
-    Eigen::MatrixXd product = Eigen::MatrixXd::Zero(a.cols, b.cols);
+    Eigen::MatrixXd product = zeros(a.cols, b.cols);
     Dense<T> left, right;
     for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
       const auto pa = panel_of(a, first, count, left), pb = same ? pa : panel_of(b, first, count, right);
@@ -125,7 +131,7 @@ Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
   for (const auto& part : parts) total.add(part);
   Eigen::MatrixXd result = total.value();
   for (Index j = 0; same && j < b.cols; ++j) {
-    for (Index i = 0; i < j; ++i) result(i, j) = result(j, i);
+    for (Index i = 0; i < j; ++i) at(result, i, j) = at(result, j, i);
   }
   return result;
 }
@@ -166,12 +172,12 @@ template <class T>
 void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
   const Segments segments = row_segments(a.rows);
   parallel_for(segments.count, a.cols * a.rows >= kWorthThreads, [&](Index s) {
-    Dense<T> product;
+    std::vector<T> product;
     for_each_panel<T>(segments, s, a.cols + x.cols(), [&](Index first, Index count) {
-      product.resize(count, x.cols());
-      combine<T>(a.row_range(first, count), x, {}, view_of(product));
+      product.resize(static_cast<std::size_t>(count * x.cols()));
+      combine<T>(a.row_range(first, count), x, {}, {product.data(), count, x.cols()});
       for (Index j = 0; j < x.cols(); ++j) {
-        std::copy(product.col(j).data(), product.col(j).data() + count, a.data + j * a.stride + first);
+        std::copy_n(product.data() + j * count, count, a.data + j * a.stride + first);
       }
     });
   });
@@ -181,7 +187,8 @@ void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
 template <class T>
 void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) {
   if (q.cols == 0) return;
-  const Eigen::MatrixXd x = -c;
+  Eigen::MatrixXd x = c;
+  scale(values(x), -1);
   const Segments segments = row_segments(a.rows);
   parallel_for(segments.count, (a.cols + q.cols) * a.rows >= kWorthThreads, [&](Index s) {
     for_each_panel<T>(segments, s, a.cols + q.cols, [&](Index first, Index count) {

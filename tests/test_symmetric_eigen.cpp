@@ -1,0 +1,83 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "ogpsa/backend/eigen.hpp"
+#include "random.hpp"
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using ogpsa::Index;
+
+namespace {
+
+struct Solved {
+  VectorXd values;
+  MatrixXd vectors;
+};
+
+/// Through the backend, which is given the lower triangle alone.
+Solved solve(const MatrixXd& a, Index count) {
+  MatrixXd lower = a;
+  for (Index j = 0; j < a.cols(); ++j) lower.col(j).head(j).setConstant(-77);
+  Solved solved{{}, MatrixXd::Zero(a.rows(), count)};
+  solved.values = ogpsa::EigenBackend().eigenvectors(ogpsa::MatrixView<const double>(lower.data(), a.rows(), a.cols()),
+                                                     ogpsa::MatrixView<double>(solved.vectors.data(), a.rows(), count));
+  return solved;
+}
+
+/// |A v - lambda v| and |V^T V - I| of factor * A, in units of rounding at the matrix's size.
+void check(const MatrixXd& a, Index count, double factor = 1) {
+  CAPTURE(a.rows());
+  Solved solved = solve(factor * a, count);
+  solved.values /= factor;
+  const double u = 8 * std::numeric_limits<double>::epsilon() * static_cast<double>(10 + a.rows());
+  REQUIRE(solved.values.size() == a.rows());
+  for (Index i = 1; i < a.rows(); ++i) CHECK(solved.values(i) <= solved.values(i - 1));
+  CHECK(std::abs(solved.values.sum() - a.trace()) <= u * a.norm());
+  const MatrixXd residual = a * solved.vectors - solved.vectors * solved.values.head(count).asDiagonal();
+  CHECK(residual.norm() <= u * a.norm());
+  CHECK((solved.vectors.transpose() * solved.vectors - MatrixXd::Identity(count, count)).norm() <= u);
+}
+
+}  // namespace
+
+TEST_CASE("eigenvalues of the second difference: 2 - 2 cos(k pi / (n + 1))") {
+  for (const Index n : {1, 2, 3, 17, 150}) {
+    MatrixXd a = 2 * MatrixXd::Identity(n, n);
+    for (Index i = 0; i + 1 < n; ++i) a(i, i + 1) = a(i + 1, i) = -1;
+    const VectorXd values = solve(a, 0).values;
+    for (Index k = 0; k < n; ++k) {
+      const double angle = static_cast<double>(n - k) * std::numbers::pi / static_cast<double>(n + 1);
+      CHECK(std::abs(values(k) - (2 - 2 * std::cos(angle))) < 1e-13);
+    }
+    check(a, n);
+  }
+}
+
+TEST_CASE("eigenvectors of any symmetric matrix, all or some") {
+  test::Random random(7);
+  for (const Index n : {1, 2, 5, 16, 33, 300}) {
+    const MatrixXd x = random.gaussian<double>(n, n);
+    check(x + x.transpose(), n);                          // indefinite
+    check(x * x.transpose(), (n + 1) / 2);                // positive
+    check(x.leftCols(1) * x.leftCols(1).transpose(), n);  // rank 1: all others alike
+    check(x + x.transpose(), 1, 0x1p600);                 // squares would overflow
+    check(x + x.transpose(), n, 0x1p-600);
+    VectorXd grades(n);
+    for (Index i = 0; i < n; ++i) grades(i) = std::pow(10.0, -static_cast<double>(200 * i / n));
+    check(grades.asDiagonal() * (x + x.transpose()) * grades.asDiagonal(), n);
+  }
+  check(MatrixXd::Zero(9, 9), 9);
+  check(MatrixXd::Identity(9, 9), 9);
+}
+
+TEST_CASE("a matrix with a value that is not finite is refused") {
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    MatrixXd a = MatrixXd::Identity(4, 4);
+    a(3, 1) = bad;
+    CHECK_THROWS_AS(solve(a, 2), ogpsa::NumericalError);
+  }
+}
