@@ -19,7 +19,9 @@ inline bool has_bf16_products() {
 /// float32). The weights stay float32: they are the masters that the optimizer updates.
 class Autocast {
  public:
-  explicit Autocast(bool enabled, at::DeviceType device = at::kCPU) : device_(device), before_(is_enabled()) {
+  /// \param device  of the products; what is neither on a CPU nor on a GPU stays as it is
+  explicit Autocast(bool enabled, at::DeviceType device = at::kCPU)
+      : device_(device == at::kCUDA ? at::kCUDA : at::kCPU), before_(is_enabled()) {
     set(enabled);
     at::autocast::increment_nesting();
   }

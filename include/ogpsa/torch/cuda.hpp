@@ -28,7 +28,9 @@ inline at::Device cuda_device(const at::Device& device) {
     throw InvalidArgument("ogpsa: there is no " + device.str() + " here; devices are numbered from 0 to " +
                           std::to_string(count - 1));
   }
-  return {::torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
+  const at::Device found(::torch::kCUDA, static_cast<c10::DeviceIndex>(index));
+  ::torch::empty({0}, found);  // LibTorch makes its allocator ready with the first tensor
+  return found;
 }
 
 /// LibTorch's own memory of a device, which is shared with its tensors.
