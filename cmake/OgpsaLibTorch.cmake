@@ -4,6 +4,7 @@
 #   2. OGPSA_TORCH_DIR, Torch_DIR or CMAKE_PREFIX_PATH: a LibTorch folder, a Python package torch, or a folder inside one
 #   3. the package torch of the python3 on the PATH
 #   4. the system's own (Debian: libtorch-dev)
+# Of a CUDA build, ogpsa::libtorch_cuda is defined too: libtorch_cuda and libc10_cuda.
 # Torch's own CMake package is not called: it looks for CUDA even where nothing needs it, and fails on some versions of
 # it. A project that wants CUDA calls it before ogpsa, and comes in by 1.
 
@@ -47,6 +48,10 @@ function(ogpsa_find_libtorch error)
   if(TARGET torch AND TORCH_LIBRARIES)
     add_library(ogpsa::libtorch INTERFACE IMPORTED GLOBAL)
     target_link_libraries(ogpsa::libtorch INTERFACE ${TORCH_LIBRARIES})
+    if(TARGET c10_cuda)
+      add_library(ogpsa::libtorch_cuda INTERFACE IMPORTED GLOBAL)
+      target_link_libraries(ogpsa::libtorch_cuda INTERFACE ogpsa::libtorch)
+    endif()
     message(STATUS "ogpsa: LibTorch of this project's find_package(Torch)")
     return()
   endif()
@@ -97,4 +102,15 @@ function(ogpsa_find_libtorch error)
   list(TRANSFORM cuda PREPEND "-Wl,-rpath-link,")
   target_link_options(ogpsa::libtorch INTERFACE ${cuda})
   message(STATUS "ogpsa: LibTorch ${version} in ${root}")
+
+  unset(torch_cuda)
+  unset(c10_cuda)
+  find_library(torch_cuda torch_cuda ${places})
+  find_library(c10_cuda c10_cuda ${places})
+  if(torch_cuda AND c10_cuda)
+    add_library(ogpsa::libtorch_cuda INTERFACE IMPORTED GLOBAL)
+    # Nobody calls libtorch_cuda by name: it registers its kernels when it is loaded.
+    target_link_libraries(ogpsa::libtorch_cuda INTERFACE ogpsa::libtorch -Wl,--push-state,--no-as-needed "${torch_cuda}"
+                                                         -Wl,--pop-state "${c10_cuda}")
+  endif()
 endfunction()

@@ -227,6 +227,52 @@ TEST_CASE("context: streams, handles and the allocator of the user are used, and
   cudaStreamDestroy(other);
 }
 
+TEST_CASE("context: work follows the current stream, in order with what was asked for on another") {
+  const Model reference(1);
+  P plain(blocks, {}, Cuda(CudaOptions{}));
+  refresh(plain, reference);
+  const auto expected = projected(plain);
+
+  cudaStream_t streams[2] = {};
+  for (auto& stream : streams) REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  int current = 0;
+  const CudaAllocator allocator{[&](std::size_t bytes, cudaStream_t on) {
+                                  CHECK(on == streams[current]);
+                                  void* p = nullptr;
+                                  cudaMallocAsync(&p, bytes, on);
+                                  return p;
+                                },
+                                [&](void* p, std::size_t, cudaStream_t on) {
+                                  CHECK(on == streams[current]);  // that of the last use
+                                  cudaFreeAsync(p, on);
+                                }};
+  {
+    const Cuda backend({.current_stream = [&] { return streams[current]; }, .allocator = allocator});
+    // Nothing here waits but `to_host`, on the other stream.
+    const std::vector<float> values = {1, 2, 3, 4};
+    const DeviceTensor<float> tensor(values);
+    auto a = backend.matrix<float>(4, 1);
+    backend.load(tensor.view(), a.view());
+    for (double factor = 2; factor < 1000; factor *= factor) {
+      backend.scale_columns(a.view(), std::span<const double>(&factor, 1));
+      current = 1 - current;
+    }
+    std::vector<float> result(4);
+    backend.to_host(std::as_const(a).view(), std::span<float>(result));
+    CHECK(result == std::vector<float>{128 * 256, 2 * 128 * 256, 3 * 128 * 256, 4 * 128 * 256});
+
+    P projector(blocks, {}, backend);
+    refresh(projector, reference);
+    current = 1 - current;
+    CHECK(projected(projector) == expected);
+    const CountedCalls calls;
+    CHECK(projected(projector) == expected);
+    CHECK(calls.of("cudaStreamWaitEvent") == 0);  // the stream is the same
+    refresh(projector, reference);
+  }
+  for (auto& stream : streams) cudaStreamDestroy(stream);
+}
+
 TEST_CASE("context: after the first step nothing is allocated, and tables that stay are not sent again") {
   const Model reference(1), gradient(3);
   P projector(blocks, {}, Cuda(CudaOptions{}));

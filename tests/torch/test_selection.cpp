@@ -161,7 +161,12 @@ TEST_CASE("what cannot be a block, or a pattern that finds nothing, is an error 
   CHECK(test::contains(test::message_of<InvalidArgument>([&] {
                          GradientProjector(NamedParameters{{"w", elsewhere}});
                        }),
-                       "is on meta"));
+                       "'w' is on meta, but this projector works on cpu; move it to the CPU"));
+  const auto here = torch::randn({2}).requires_grad_(), more = torch::randn({3}).requires_grad_();
+  CHECK(test::contains(test::message_of<InvalidArgument>([&] {
+                         GradientProjector(NamedParameters{{"a", here}, {"w", elsewhere}, {"b", more}});
+                       }),
+                       "on several devices: 'a' and 1 more are on cpu; 'w' is on meta; make one projector for each"));
 }
 
 }  // namespace torch_selection

@@ -93,6 +93,10 @@ void add_model_options(CLI::App& app, const char* group, std::filesystem::path& 
       ->check(CLI::ExistingDirectory);
 }
 
+void add_device_option(CLI::App& app, const char* group, std::string& device) {
+  add(app, group, "device", device, "cpu, cuda or cuda:N");
+}
+
 void add_text_options(CLI::App& app, TextOptions& o) {
   const char* group = "Text";
   add(app, group, "chat_template", o.chat_template, "llama3.1, qwen2.5, smollm2 or none; empty: by the model's own");
@@ -123,6 +127,7 @@ void add_evaluation_options(CLI::App& app, EvaluationOptions& o) {
 void add_run_options(CLI::App& app, RunOptions& o) {
   app.set_config("--config", "", "TOML file with any of these options");
   add_model_options(app, "Run", o.model, o.adapter);
+  add_device_option(app, "Run", o.device);
   add(app, "Run", "output_dir", o.output_dir, "The same command again goes on with it")->required();
   add(app, "Run", "seed", o.seed, "Order of the rows, and which are drawn");
   add(app, "Run", "dtype", o.dtype, "Of the saved weights: float32, bfloat16, float16; empty: as the checkpoint");

@@ -14,6 +14,7 @@ void add_run_options(CLI::App& app, RunOptions& options);
 void finish_run_options(RunOptions& options, const std::string& method);
 
 void add_model_options(CLI::App& app, const char* group, std::filesystem::path& model, std::filesystem::path& adapter);
+void add_device_option(CLI::App& app, const char* group, std::string& device);
 void add_text_options(CLI::App& app, TextOptions& options);
 void add_evaluation_options(CLI::App& app, EvaluationOptions& options);
 

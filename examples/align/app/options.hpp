@@ -59,7 +59,8 @@ struct RunOptions {
   std::int64_t reference_rows = 96;   ///< of each reference file, drawn by the seed; 0: all
   LoraOptions lora;
   EvaluationOptions evaluation;
-  std::string dtype = {};  ///< of the saved weights: float32, bfloat16, float16; empty: as config.json says
+  std::string dtype = {};      ///< of the saved weights: float32, bfloat16, float16; empty: as config.json says
+  std::string device = "cpu";  ///< cpu, cuda or cuda:N
   bool bf16 = false, gradient_checkpointing = false;
   std::int64_t save_steps = 100, logging_steps = 1;
   std::uint64_t seed = 0;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <numeric>
 
+#include "app/device.hpp"
 #include "app/settings.hpp"
 #include "hugging_face/adapter.hpp"
 #include "hugging_face/pretrained.hpp"
@@ -92,6 +93,7 @@ RunOptions with_model_found(RunOptions o) {
 
 AlignmentRun::AlignmentRun(RunOptions options)
     : options_(with_model_found(std::move(options))),
+      device_(device_of(options_.device)),
       loader_(options_.model, options_.text, [this](const std::string& line) { log(line); }) {
   if (!options_.sft.dataset.empty()) stages_.push_back({"sft", options_.sft, false});
   if (!options_.dpo.dataset.empty()) stages_.push_back({"dpo", options_.dpo, true});
@@ -132,12 +134,13 @@ void AlignmentRun::execute(const std::atomic<bool>& stop) {
 void AlignmentRun::execute_stages(const std::atomic<bool>& stop) {
   check_settings(options_.output_dir / "settings.json", settings_of(options_),
                  "give another --output_dir, or the old options to go on with it");
-  if (options_.bf16 && !has_bf16_products()) {
+  if (options_.bf16 && device_.is_cpu() && !has_bf16_products()) {
     log("note: this processor has no bfloat16 products (AVX512-BF16, AMX); without --bf16 the run will be faster");
   }
   auto model = load_pretrained(options_.model);
   model->computation = {options_.bf16, options_.gradient_checkpointing};
   if (!options_.adapter.empty()) load_adapter(model, options_.adapter);
+  model->to(device_);
   evaluate_base(model);
   if (options_.adapter.empty() && options_.lora.lora_r > 0) add_adapters(model, options_.lora, options_.seed);
   for (const auto& stage : stages_) execute(stage, model, stop);

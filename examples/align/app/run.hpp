@@ -57,6 +57,7 @@ class AlignmentRun {
   void write_summary() const;
 
   RunOptions options_;
+  torch::Device device_;
   DatasetLoader loader_;
   std::unique_ptr<const Evaluation> evaluation_;
   std::vector<Stage> stages_;

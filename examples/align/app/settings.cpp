@@ -78,6 +78,7 @@ json settings_of(const RunOptions& o) {
                     {{"ogpsa", fmt::format("{}.{}.{}", OGPSA_VERSION_MAJOR, OGPSA_VERSION_MINOR, OGPSA_VERSION_PATCH)},
                      {"libtorch", TORCH_VERSION}}}};
   if (!o.adapter.empty()) settings["adapter"] = o.adapter;
+  if (const auto kind = o.device.substr(0, o.device.find(':')); kind != "cpu") settings["device"] = kind;
   if (!o.sft.dataset.empty()) settings["sft"] = settings_of(o.sft);
   if (!o.dpo.dataset.empty()) settings["dpo"] = settings_of(o.dpo);
   if (!o.dpo.dataset.empty()) settings["dpo"]["loss"] = o.loss;

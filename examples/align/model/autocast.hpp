@@ -5,7 +5,8 @@
 
 namespace align {
 
-/// Whether this processor multiplies bfloat16 numbers itself. Elsewhere products in bfloat16 are slower than in float32.
+/// Whether this processor multiplies bfloat16 numbers itself. Elsewhere products in bfloat16 are slower than in
+/// float32.
 inline bool has_bf16_products() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16");  // every processor with AMX has it too
@@ -18,7 +19,9 @@ inline bool has_bf16_products() {
 /// float32). The weights stay float32: they are the masters that the optimizer updates.
 class Autocast {
  public:
-  explicit Autocast(bool enabled) : before_(is_enabled()) {
+  /// \param device  of the products; what is neither on a CPU nor on a GPU stays as it is
+  explicit Autocast(bool enabled, at::DeviceType device = at::kCPU)
+      : device_(device == at::kCUDA ? at::kCUDA : at::kCPU), before_(is_enabled()) {
     set(enabled);
     at::autocast::increment_nesting();
   }
@@ -31,19 +34,25 @@ class Autocast {
 
  private:
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
-  static bool is_enabled() { return at::autocast::is_autocast_enabled(at::kCPU); }
-  static void set(bool enabled) {
-    at::autocast::set_autocast_enabled(at::kCPU, enabled);
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  bool is_enabled() const { return at::autocast::is_autocast_enabled(device_); }
+  void set(bool enabled) const {
+    at::autocast::set_autocast_enabled(device_, enabled);
+    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
   }
 #else
-  static bool is_enabled() { return at::autocast::is_cpu_enabled(); }
-  static void set(bool enabled) {
-    at::autocast::set_cpu_enabled(enabled);
-    at::autocast::set_autocast_cpu_dtype(at::kBFloat16);
+  bool is_enabled() const { return device_ == at::kCPU ? at::autocast::is_cpu_enabled() : at::autocast::is_enabled(); }
+  void set(bool enabled) const {
+    if (device_ == at::kCPU) {
+      at::autocast::set_cpu_enabled(enabled);
+      at::autocast::set_autocast_cpu_dtype(at::kBFloat16);
+    } else {
+      at::autocast::set_enabled(enabled);
+      at::autocast::set_autocast_gpu_dtype(at::kBFloat16);
+    }
   }
 #endif
 
+  at::DeviceType device_;
   bool before_;
 };
 

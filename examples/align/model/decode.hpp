@@ -25,16 +25,17 @@ inline std::vector<Tokens> greedy_batch(CausalLm& model, const std::vector<Token
     ids.insert(ids.end(), prompt.begin(), prompt.end());
   }
   const auto rows = static_cast<std::int64_t>(prompts.size());
-  const auto left = torch::tensor(padding, torch::kInt64);
-  auto input = torch::tensor(ids, torch::kInt64).view({rows, -1});
+  const auto left = torch::tensor(padding, torch::kInt64).to(model->device());
+  auto input = torch::tensor(ids, torch::kInt64).view({rows, -1}).to(model->device());
   KeyValueCache cache;
   std::vector<Tokens> answers(prompts.size());
   std::vector<bool> done(prompts.size(), false);
   for (std::int64_t n = 0; n < max_new_tokens; ++n) {
     const auto hidden = model->hidden(input, &cache, left);
     const auto next = model->logits(hidden.select(1, hidden.size(1) - 1)).argmax(-1);
+    const auto chosen = next.to(torch::kCPU);
     for (std::size_t b = 0; b < prompts.size(); ++b) {
-      const auto token = next[static_cast<std::int64_t>(b)].item<std::int64_t>();
+      const auto token = chosen[static_cast<std::int64_t>(b)].item<std::int64_t>();
       if (token == end) done[b] = true;
       if (!done[b]) answers[b].push_back(token);
     }

@@ -33,6 +33,8 @@ class LinearImpl : public torch::nn::Module {
     const double bound = 1 / std::sqrt(static_cast<double>(weight_.size(1)));
     lora_a_->weight_.uniform_(-bound, bound, generator);
     lora_b_->weight_.zero_();
+    lora_a_->to(weight_.device());  // drawn on the CPU: the same numbers wherever the model is
+    lora_b_->to(weight_.device());
   }
 
  private:

@@ -170,7 +170,8 @@ struct Computation {
 /// Embedding, layers and final norm.
 class DecoderImpl : public torch::nn::Module {
  public:
-  explicit DecoderImpl(const ModelConfig& c) : frequencies_(rotary_frequencies(c)) {
+  explicit DecoderImpl(const ModelConfig& c) {
+    frequencies_ = register_buffer("rotary_frequencies", rotary_frequencies(c));  // goes where the model goes
     embed_tokens_ = register_module("embed_tokens", torch::nn::Embedding(c.vocab_size, c.hidden_size));
     layers_ = register_module("layers", torch::nn::ModuleList());
     for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) layers_->push_back(Layer(c));
@@ -187,7 +188,7 @@ class DecoderImpl : public torch::nn::Module {
     const auto tokens = ids.size(1);
     const auto past = cache == nullptr ? 0 : cache->length();
     if (cache != nullptr) cache->layers.resize(layers_->size());
-    const auto input = attention_input(past, tokens, padding);
+    const auto input = attention_input(past, tokens, padding, ids.device());
     auto x = embed_tokens_(ids);
     for (std::size_t i = 0; i < layers_->size(); ++i) {
       auto* layer = layers_[i]->as<Layer>();
@@ -204,9 +205,10 @@ class DecoderImpl : public torch::nn::Module {
   const torch::Tensor& embedding() const { return embed_tokens_->weight; }
 
  private:
-  AttentionInput attention_input(std::int64_t past, std::int64_t tokens, const torch::Tensor& padding) const {
-    auto positions = torch::arange(past, past + tokens);
-    const auto keys = torch::arange(past + tokens);
+  AttentionInput attention_input(std::int64_t past, std::int64_t tokens, const torch::Tensor& padding,
+                                 const torch::Device& device) const {
+    auto positions = torch::arange(past, past + tokens, device);
+    const auto keys = torch::arange(past + tokens, device);
     auto hidden = keys.unsqueeze(0) > positions.unsqueeze(1);  // T x S
     if (padding.defined()) {
       const auto left = padding.view({-1, 1, 1, 1, 1});
@@ -214,7 +216,8 @@ class DecoderImpl : public torch::nn::Module {
       hidden = hidden.logical_or((keys < left).logical_and(keys.unsqueeze(0) != positions.unsqueeze(1)));
       positions = (positions - padding.view({-1, 1, 1})).clamp_min(0);  // B x 1 x T
     }
-    const auto mask = torch::zeros(hidden.sizes(), torch::kFloat32).masked_fill(hidden, -INFINITY);
+    const auto mask =
+        torch::zeros(hidden.sizes(), hidden.options().dtype(torch::kFloat32)).masked_fill(hidden, -INFINITY);
     return {RotaryAngles(positions, frequencies_), mask};
   }
 
@@ -239,15 +242,17 @@ class CausalLmImpl : public torch::nn::Module {
   Computation computation;
 
   const ModelConfig& config() const { return config_; }
+  /// Where all of it is; ids have to be there too.
+  torch::Device device() const { return model_->embedding().device(); }
 
   /// See Decoder. \return B x T x C
   torch::Tensor hidden(const torch::Tensor& ids, KeyValueCache* cache = nullptr, const torch::Tensor& padding = {}) {
-    const Autocast autocast(computation.bf16);
+    const Autocast autocast(computation.bf16, device().type());
     return model_->forward(ids, cache, padding, computation);
   }
   /// \param hidden  ... x C  \return float32 logits, ... x vocabulary
   torch::Tensor logits(const torch::Tensor& hidden) {
-    const Autocast autocast(computation.bf16);
+    const Autocast autocast(computation.bf16, device().type());
     const auto& weight = lm_head_.is_empty() ? model_->embedding() : lm_head_->weight();
     return torch::matmul(hidden, weight.t()).to(torch::kFloat32);
   }
@@ -280,6 +285,7 @@ inline void initialize(CausalLm& model, std::uint64_t seed) {
 inline CausalLm clone(CausalLm& model) {
   const torch::NoGradGuard no_grad;
   CausalLm copy(model->config());
+  copy->to(model->device());
   auto to = copy->named_parameters();
   for (auto& item : model->named_parameters()) to[item.key()].copy_(item.value());
   return copy;

@@ -28,7 +28,7 @@ class Recompute : public torch::autograd::Node {
     torch::Tensor y;
     {
       const torch::AutoGradMode with_graph(true);
-      const Autocast autocast(bfloat16_);
+      const Autocast autocast(bfloat16_, x_.device().type());
       y = function_(inputs[0]);
     }
     return torch::autograd::grad({y}, inputs, {gradients[0]});

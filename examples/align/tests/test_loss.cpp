@@ -36,7 +36,7 @@ TEST_CASE("labels are masked by position: the end of turn counts although paddin
   CHECK(tokenizer.decode(example.tokens) == "<user> a b <assistant> c <end>");
   const auto longer = encode(tokenizer, "a", "b c a", 10);
   const Example* examples[] = {&example, &longer};
-  const auto batch = collate(examples, tokenizer.padding());
+  const auto batch = collate(examples, tokenizer.padding(), torch::kCPU);
   CHECK(batch.ids.sizes() == torch::IntArrayRef({2, 7}));
   REQUIRE(batch.targets.size(0) == 2 + 4);
   const auto flat = batch.ids.flatten();

@@ -58,7 +58,7 @@ inline torch::Tensor dpo_losses(const torch::Tensor& difference, const DpoOption
 class DpoLoss : public Loss {
  public:
   /// \param examples   chosen and rejected answers in turn
-  /// \param reference  rows x 2, from `reference_log_probs`
+  /// \param reference  rows x 2 on the CPU, from `reference_log_probs`
   DpoLoss(std::vector<Example> examples, std::int64_t padding, torch::Tensor reference, DpoOptions options)
       : examples_(std::move(examples)),
         padding_(padding),
@@ -82,8 +82,8 @@ class DpoLoss : public Loss {
       }
     }
     const auto index = torch::tensor(Tokens(rows.begin(), rows.end()), torch::kInt64);
-    const auto policy = sequence_log_probs(model, collate(picked, padding_)).view({-1, 2});
-    auto ratios = policy - reference_.index_select(0, index);
+    const auto policy = sequence_log_probs(model, collate(picked, padding_, model->device())).view({-1, 2});
+    auto ratios = policy - reference_.index_select(0, index).to(policy.device());
     if (options_.loss_type == "ipo") ratios = ratios / torch::tensor(tokens, ratios.options()).view({-1, 2});
     return dpo_losses(ratios.select(1, 0) - ratios.select(1, 1), options_).sum();
   }
@@ -97,7 +97,8 @@ class DpoLoss : public Loss {
   DpoOptions options_;
 };
 
-/// Log-probabilities of answers (the number of examples), without a graph. Examples of similar length go together.
+/// Log-probabilities of answers (the number of examples), on the CPU and without a graph. Examples of similar length go
+/// together.
 inline torch::Tensor log_probs_of(CausalLm& model, const std::vector<Example>& examples, std::int64_t padding,
                                   std::size_t batch_size = 64) {
   const torch::NoGradGuard no_grad;
@@ -113,7 +114,8 @@ inline torch::Tensor log_probs_of(CausalLm& model, const std::vector<Example>& e
       picked.push_back(&examples[order[i]]);
       index.push_back(static_cast<std::int64_t>(order[i]));
     }
-    result.index_copy_(0, torch::tensor(index, torch::kInt64), sequence_log_probs(model, collate(picked, padding)));
+    const auto part = sequence_log_probs(model, collate(picked, padding, model->device()));
+    result.index_copy_(0, torch::tensor(index, torch::kInt64), part.to(torch::kCPU));
   }
   return result;
 }

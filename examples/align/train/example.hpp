@@ -50,7 +50,8 @@ struct Batch {
   torch::Tensor row;         ///< A: which example each belongs to
 };
 
-inline Batch collate(std::span<const Example* const> examples, std::int64_t padding) {
+/// \param device  of the tensors: that of the model
+inline Batch collate(std::span<const Example* const> examples, std::int64_t padding, const torch::Device& device) {
   std::size_t longest = 0;
   for (const auto* example : examples) longest = std::max(longest, example->tokens.size());
   Tokens ids, predictors, targets, row;
@@ -66,7 +67,7 @@ inline Batch collate(std::span<const Example* const> examples, std::int64_t padd
     }
   }
   const auto rows = static_cast<std::int64_t>(examples.size());
-  const auto tensor = [](const Tokens& values) { return torch::tensor(values, torch::kInt64); };
+  const auto tensor = [&](const Tokens& values) { return torch::tensor(values, torch::kInt64).to(device); };
   return {rows, tensor(ids).view({rows, static_cast<std::int64_t>(longest)}), tensor(predictors), tensor(targets),
           tensor(row)};
 }

@@ -56,7 +56,7 @@ class SftLoss : public Loss {
   torch::Tensor sum(CausalLm& model, std::span<const std::int64_t> rows) const override {
     std::vector<const Example*> picked;
     for (const auto row : rows) picked.push_back(&at(row));
-    const auto batch = collate(picked, padding_);
+    const auto batch = collate(picked, padding_, model->device());
     const auto log_probs = answer_log_softmax(model, batch);
     const auto targets = log_probs.gather(1, batch.targets.unsqueeze(1)).sum();
     if (label_smoothing_ == 0) return -targets;

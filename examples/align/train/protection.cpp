@@ -4,12 +4,44 @@
 #include <ogpsa/ogpsa.hpp>
 #include <ogpsa/torch.hpp>
 #include <sstream>
+#include <variant>
+
+#ifdef OGPSA_ALIGN_CUDA
+#include <ogpsa/torch/cuda.hpp>
+#endif
 
 namespace align {
 
-struct Protection::Projector : ogpsa::torch::GradientProjector {
-  using Base = ogpsa::torch::GradientProjector;
-  using Base::Base;
+/// A projector for where the model is.
+struct Protection::Projector {
+#ifdef OGPSA_ALIGN_CUDA
+  using Any = std::variant<ogpsa::torch::GradientProjector, ogpsa::torch::CudaGradientProjector>;
+#else
+  using Any = std::variant<ogpsa::torch::GradientProjector>;
+#endif
+
+  Projector(CausalLm& model, ogpsa::torch::Options options) : any(make(model, std::move(options))) {}
+  /// Calls f with it.
+  template <class F>
+  decltype(auto) with(F&& f) {
+    return std::visit(std::forward<F>(f), any);
+  }
+
+  const ogpsa::Report& report() {
+    return with([](auto& p) -> const ogpsa::Report& { return p.report(); });
+  }
+
+  Any any;
+
+ private:
+  static Any make([[maybe_unused]] CausalLm& model, ogpsa::torch::Options options) {
+#ifdef OGPSA_ALIGN_CUDA
+    if (model->device().is_cuda()) {
+      return Any(std::in_place_type<ogpsa::torch::CudaGradientProjector>, *model, std::move(options));
+    }
+#endif
+    return Any(std::in_place_type<ogpsa::torch::GradientProjector>, *model, std::move(options));
+  }
 };
 
 namespace {
@@ -102,25 +134,25 @@ Method method_of(const std::string& name) {
 
 Protection::Protection(CausalLm model, std::vector<Reference> references, ProtectionOptions options)
     : model_(std::move(model)), references_(std::move(references)), options_(std::move(options)) {
-  if (options_.method != Method::plain) projector_ = std::make_unique<Projector>(*model_, projector_options(options_));
+  if (options_.method != Method::plain) projector_ = std::make_unique<Projector>(model_, projector_options(options_));
 }
 Protection::~Protection() = default;
 Protection::Protection(Protection&&) noexcept = default;
 
 void Protection::prepare(std::int64_t step) {
-  if (projector_ == nullptr || !projector_->refresh_due(step)) return;
+  if (projector_ == nullptr || !projector_->with([&](auto& p) { return p.refresh_due(step); })) return;
   std::vector<ogpsa::torch::Objective> objectives;
   for (const auto& reference : references_) objectives.push_back(objective(reference, model_, options_.batch_size));
-  projector_->refresh(objectives);
+  projector_->with([&](auto& p) { p.refresh(objectives); });
 }
 
 void Protection::project_gradients() {
-  if (projector_ != nullptr && !projects_step()) projector_->project_gradients();
+  if (projector_ != nullptr && !projects_step()) projector_->with([](auto& p) { p.project_gradients(); });
 }
 
 void Protection::step(torch::optim::Optimizer& optimizer) {
   if (projects_step()) {
-    projector_->step(optimizer);
+    projector_->with([&](auto& p) { p.step(optimizer); });
   } else {
     optimizer.step();
   }
@@ -132,7 +164,7 @@ bool Protection::projects_step() const {
 
 std::optional<ProtectionRecord> Protection::record() const {
   if (projector_ == nullptr) return std::nullopt;
-  const auto& report = projector_->report();
+  const ogpsa::Report& report = projector_->report();
   const auto total = report.total();
   return ProtectionRecord{total.fraction_removed(), total.angle(), report.basis_age};
 }
@@ -144,11 +176,14 @@ std::string Protection::blocks_line() const {
 }
 
 void Protection::save(const std::filesystem::path& folder) const {
-  if (projector_ != nullptr && projector_->core().ready()) projector_->save(folder / kStateFile);
+  if (projector_ == nullptr) return;
+  projector_->with([&](auto& p) {
+    if (p.core().ready()) p.save(folder / kStateFile);
+  });
 }
 
 void Protection::load(const std::filesystem::path& folder) {
-  if (projector_ != nullptr) projector_->load(folder / kStateFile);
+  if (projector_ != nullptr) projector_->with([&](auto& p) { p.load(folder / kStateFile); });
 }
 
 }  // namespace align

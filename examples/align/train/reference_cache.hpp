@@ -23,8 +23,9 @@ inline std::string fingerprint(CausalLm& model, const std::vector<Example>& exam
     add(std::int64_t{-1});
   }
   for (const auto& p : model->parameters()) {
-    add(p.sum(torch::kFloat64).item<double>());
-    add(p.norm().item<double>());
+    const auto values = p.to(torch::kCPU);  // so that the device does not matter
+    add(values.sum(torch::kFloat64).item<double>());
+    add(values.norm().item<double>());
   }
   return std::to_string(hash(text));
 }

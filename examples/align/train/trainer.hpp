@@ -82,12 +82,12 @@ class Trainer {
   StepRecord advance() {
     StepRecord record{.step = step_,
                       .learning_rate = options_.learning_rate * schedule(options_, step_, total_steps())};
-    const Clock start;
+    const Clock start(model_->device());
     protection_.prepare(step_);
     record.refresh_seconds = start.seconds();
     optimizer_.zero_grad();
     accumulate_gradients(record);
-    const Clock update;
+    const Clock update(model_->device());
     protection_.project_gradients();
     record.gradient_norm = clip();
     for (auto& group : optimizer_.param_groups()) group.options().set_lr(record.learning_rate);
@@ -111,12 +111,19 @@ class Trainer {
   }
 
  private:
+  /// Of what a GPU was asked to do, it waits for the end.
   class Clock {
    public:
-    double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+    explicit Clock(const torch::Device& device) : device_(device), start_(now()) {}
+    double seconds() const { return std::chrono::duration<double>(now() - start_).count(); }
 
    private:
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    std::chrono::steady_clock::time_point now() const {
+      if (device_.is_cuda()) torch::cuda::synchronize(device_.index());
+      return std::chrono::steady_clock::now();
+    }
+    torch::Device device_;
+    std::chrono::steady_clock::time_point start_;
   };
 
   static std::vector<torch::Tensor> trained(CausalLm& model) {

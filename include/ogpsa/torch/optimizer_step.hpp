@@ -215,17 +215,18 @@ class ProjectedStep {
     std::vector<Contiguous> weights;
     std::vector<Tensor> metrics;
     const bool in_metric = metric_ == StepMetric::optimizer;
+    const auto device = device_of(core_.backend());
     for (const std::size_t b : blocks) {
       const auto& p = parameters_[b];
       if (in_metric && core_.blocks()[b].form == Form::flat) {
         metrics.push_back(metric_of(optimizer_, p.tensor()));
         if (!metrics.back().defined()) continue;  // never stepped, so there is nothing to remove
-        metric[b] = view(metrics.back(), "the metric of '" + p.name + "'");
+        metric[b] = view(metrics.back(), "the metric of '" + p.name + "'", device);
       }
       const std::string what = "parameter '" + p.name + "'";
       weights.emplace_back(p.tensor());
-      after[b] = view(weights.back().memory(), what);
-      before[b] = view(before_[b], what);
+      after[b] = view(weights.back().memory(), what, device);
+      before[b] = view(before_[b], what, device);
     }
     try {
       auto report = core_.project_weights(before, after, in_metric ? metric : std::vector<ConstTensorView>{}, step_);

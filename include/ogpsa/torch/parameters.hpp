@@ -5,6 +5,7 @@
 #include <torch/optim/optimizer.h>
 
 #include <map>
+#include <optional>
 #include <regex>
 #include <set>
 #include <string>
@@ -81,6 +82,7 @@ struct Selection {
   std::vector<Parameter> parameters;
   std::vector<BlockSpec> blocks;
   std::vector<Skipped> skipped;
+  at::Device device = ::torch::kCPU;  // of all of them
 };
 
 /// An optional regular expression. \throws InvalidArgument when it is not one.
@@ -148,12 +150,14 @@ inline NamedParameters named_parameters(const ::torch::optim::Optimizer& optimiz
 /// Turns chosen parameters into blocks.
 class Selector {
  public:
-  Selector(const Options& options, std::set<const void*> embeddings)
-      : options_(options), embeddings_(std::move(embeddings)) {}
+  /// \param device  where all of them have to be; none: where the first one is
+  Selector(const Options& options, std::set<const void*> embeddings, std::optional<at::Device> device)
+      : options_(options), embeddings_(std::move(embeddings)), device_(device) {}
 
   /// \throws InvalidArgument naming the option whose pattern chooses nothing, or the parameter that cannot be a block.
   Selection select(const NamedParameters& named) {
     for (const auto& [name, tensor] : named) consider(name, tensor);
+    check_devices();
     if (result_.blocks.empty()) {
       throw InvalidArgument("ogpsa: none of " + std::to_string(named.size()) + " parameters is left to protect (" +
                             (result_.skipped.empty()
@@ -167,10 +171,28 @@ class Selector {
       throw InvalidArgument("ogpsa: granularity is group, but option group is empty; give a pattern that captures " +
                             std::string("the name of a block's group, such as \"layers\\\\.(\\\\d+)\""));
     }
+    if (device_) result_.device = *device_;
     return std::move(result_);
   }
 
  private:
+  /// \throws InvalidArgument that says what is where
+  void check_devices() const {
+    if (!elsewhere_) return;
+    std::string text;
+    for (const auto& [place, names] : places_) {
+      text += (text.empty() ? "'" : "; '") + names.front() + "'";
+      if (names.size() > 1) text += " and " + std::to_string(names.size() - 1) + " more";
+      text += (names.size() > 1 ? " are on " : " is on ") + place;
+    }
+    if (places_.size() == 1) {
+      throw InvalidArgument("ogpsa: " + text + ", but this projector works on " + device_->str() + "; " +
+                            device_advice(*device_));
+    }
+    throw InvalidArgument("ogpsa: the parameters are on several devices: " + text + "; make one projector for each " +
+                          "device, whose parameters the option include chooses");
+  }
+
   static void require(bool found, const char* option, const std::string& text, const char* what) {
     if (found) return;
     throw InvalidArgument(std::string("ogpsa: option ") + option + ": no " + what + " has a name that matches '" +
@@ -186,7 +208,13 @@ class Selector {
       throw InvalidArgument("ogpsa: parameter '" + name +
                             "' is computed from other tensors; give the leaf that is trained");
     }
-    check_tensor(tensor, "parameter '" + name + "'");
+    if (!device_) device_ = tensor.device();
+    places_[tensor.device().str()].push_back(name);
+    if (tensor.device() != *device_) {
+      elsewhere_ = true;
+      return;
+    }
+    check_tensor(tensor, "parameter '" + name + "'", *device_);
     const auto seen = by_memory_.find(tensor.data_ptr());
     if (seen == by_memory_.end()) return add(name, tensor);
     auto& first = result_.parameters[seen->second];
@@ -214,6 +242,9 @@ class Selector {
 
   const Options& options_;
   std::set<const void*> embeddings_;
+  std::optional<at::Device> device_;
+  std::map<std::string, std::vector<std::string>> places_;  // names by device
+  bool elsewhere_ = false;
   Pattern include_{options_.include, "include"}, exclude_{options_.exclude, "exclude"};
   Pattern structured_{options_.structured, "structured"}, flat_{options_.flat, "flat"};
   Pattern group_{options_.group, "group"};

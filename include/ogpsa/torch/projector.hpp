@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,34 @@
 #include "ogpsa/torch/reference.hpp"
 
 namespace ogpsa::torch {
+
+namespace detail {
+
+/// A backend that can be made for any device; others are where `device_of` says.
+template <class B>
+inline constexpr bool follows_parameters = std::is_constructible_v<B, at::Device>;
+
+/// Where the parameters of a projector have to be; none: all on the device of the first one.
+template <class B>
+std::optional<at::Device> device_for(const std::optional<B>& backend) {
+  if (backend) return device_of(*backend);
+  if constexpr (follows_parameters<B>)
+    return std::nullopt;
+  else
+    return device_of(B{});
+}
+
+/// The backend that was given, or one for the device of the parameters.
+template <class B>
+B backend_for(std::optional<B> backend, const at::Device& device) {
+  if (backend) return std::move(*backend);
+  if constexpr (follows_parameters<B>)
+    return B(device);
+  else
+    return B{};
+}
+
+}  // namespace detail
 
 /// Keeps training from moving reference losses: a Projector on the parameters of a LibTorch module.
 ///
@@ -28,25 +57,28 @@ namespace ogpsa::torch {
 ///     }
 ///
 /// Arithmetic and bases are in `T` (float or double); parameters are stored as float32, float64, bfloat16 or float16,
-/// on the CPU. The projector holds the parameters it was made from; a module given to it must outlive it.
+/// where the backend works (`device_of`): on the CPU, or on a GPU (CudaGradientProjector in ogpsa/torch/cuda.hpp). The
+/// projector holds the parameters it was made from; a module given to it must outlive it.
 template <class T, class B = LibTorchBackend>
 class BasicGradientProjector {
  public:
   /// All parameters of a module that `options` chooses. \throws InvalidArgument
-  explicit BasicGradientProjector(::torch::nn::Module& module, Options options = {}, B backend = {})
+  explicit BasicGradientProjector(::torch::nn::Module& module, Options options = {}, std::optional<B> backend = {})
       : BasicGradientProjector(detail::named_parameters(module), &module, std::move(options), std::move(backend)) {}
 
   /// Parameters by name. \throws InvalidArgument
-  explicit BasicGradientProjector(const NamedParameters& parameters, Options options = {}, B backend = {})
+  explicit BasicGradientProjector(const NamedParameters& parameters, Options options = {},
+                                  std::optional<B> backend = {})
       : BasicGradientProjector(parameters, nullptr, std::move(options), std::move(backend)) {}
 
   /// The parameters of an optimizer's groups, named "group0.parameter3". \throws InvalidArgument
-  explicit BasicGradientProjector(const ::torch::optim::Optimizer& optimizer, Options options = {}, B backend = {})
+  explicit BasicGradientProjector(const ::torch::optim::Optimizer& optimizer, Options options = {},
+                                  std::optional<B> backend = {})
       : BasicGradientProjector(detail::named_parameters(optimizer), nullptr, std::move(options), std::move(backend)) {}
 
   /// The parameters of an optimizer's groups, with the names they have in a module. \throws InvalidArgument
   BasicGradientProjector(const ::torch::optim::Optimizer& optimizer, ::torch::nn::Module& module, Options options = {},
-                         B backend = {})
+                         std::optional<B> backend = {})
       : BasicGradientProjector(detail::named_parameters(optimizer, detail::named_parameters(module)), &module,
                                std::move(options), std::move(backend)) {}
 
@@ -122,13 +154,17 @@ class BasicGradientProjector {
   }
 
  private:
-  BasicGradientProjector(const NamedParameters& parameters, ::torch::nn::Module* module, Options options, B backend)
+  BasicGradientProjector(const NamedParameters& parameters, ::torch::nn::Module* module, Options options,
+                         std::optional<B> backend)
       : options_(std::move(options)),
         module_(module),
         all_(parameters),
-        selection_(detail::Selector(options_, module ? detail::embedding_weights(*module) : std::set<const void*>{})
+        selection_(detail::Selector(options_, module ? detail::embedding_weights(*module) : std::set<const void*>{},
+                                    detail::device_for(backend))
                        .select(parameters)),
-        core_(selection_.blocks, options_.projector(), std::move(backend)) {}
+        core_(selection_.blocks, options_.projector(), detail::backend_for(std::move(backend), selection_.device)) {}
+
+  at::Device device() const { return selection_.device; }
 
   bool needs_gradients() const;
   void require_ready() const {

@@ -39,7 +39,7 @@ void BasicGradientProjector<T, B>::refresh(const std::vector<Objective>& objecti
     const ::torch::AutoGradMode mode(gradients);
     collector_.emplace(core_.begin_refresh());
     observed_.clear();
-    used = detail::collect(*collector_, objectives, selection_.parameters, gradients);
+    used = detail::collect(*collector_, objectives, selection_.parameters, gradients, device());
     if (!gradients) used.assign(used.size(), true);
   }
   check_observed();
@@ -78,7 +78,7 @@ void BasicGradientProjector<T, B>::observe_inputs(const std::string& block, cons
   const Tensor rows = inputs.detach().reshape({-1, spec->cols}).contiguous();
   if (rows.size(0) == 0) return;
   const std::string what = "the inputs of '" + block + "'";
-  check_tensor(rows, what);
+  check_tensor(rows, what, device());
   collector_->add_inputs(block, ConstTensorView{rows.data_ptr(), storage_type(rows, what), rows.size(0), spec->cols});
   observed_.insert(block);
 }
@@ -100,9 +100,9 @@ void BasicGradientProjector<T, B>::check_gradients(const std::vector<std::size_t
     for (const auto& leaf : p.leaves) {
       if (!leaf.grad().defined()) continue;
       const std::string what = "the gradient of '" + p.name + "'";
-      check_tensor(leaf.grad(), what);
+      check_tensor(leaf.grad(), what, device());
       const detail::Contiguous gradient(leaf.grad());
-      const Index bad = core_.backend().first_non_finite(view(gradient.memory(), what));
+      const Index bad = core_.backend().first_non_finite(view(gradient.memory(), what, device()));
       if (bad < 0) continue;
       throw NonFiniteError("ogpsa: block '" + p.name + "': gradient element " + std::to_string(bad) +
                            " is NaN or infinite; nothing was changed. Skip this step, or lower the learning rate or " +
@@ -141,7 +141,7 @@ Report BasicGradientProjector<T, B>::project_unit(const std::vector<std::size_t>
       added.emplace_back(p.leaves[leaf], gradient);
     }
     gradients.emplace_back(gradient);
-    views[b] = view(gradients.back().memory(), "the gradient of '" + p.name + "'");
+    views[b] = view(gradients.back().memory(), "the gradient of '" + p.name + "'", device());
   }
   Report report = core_.project_gradients(views, step_);
   for (const auto& g : gradients) g.write_back();
@@ -162,7 +162,7 @@ const Report& BasicGradientProjector<T, B>::project_gradients() {
   for (const auto& unit : together) {
     for (const std::size_t b : unit) {
       const auto& p = selection_.parameters[b];
-      if (defined[b]) views[b] = view(p.tensor().grad(), "the gradient of '" + p.name + "'");
+      if (defined[b]) views[b] = view(p.tensor().grad(), "the gradient of '" + p.name + "'", device());
     }
   }
   report_ = core_.project_gradients(views, step_);

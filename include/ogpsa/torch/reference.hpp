@@ -1,6 +1,6 @@
 #pragma once
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/module.h>
 
@@ -46,22 +46,20 @@ using LossClosure = std::function<Tensor()>;
 namespace detail {
 
 /// Takes .grad of all parameters aside for its lifetime; then puts it, requires_grad, the mode of every submodule, the
-/// buffers and the random state back as they were.
+/// buffers and the random state (of the CPU, and of the GPUs that parameters are on) back as they were.
 class TrainingState {
  public:
-  TrainingState(const std::vector<Tensor>& parameters, ::torch::nn::Module* module)
-      : generator_(at::detail::getDefaultCPUGenerator()) {
+  TrainingState(const std::vector<Tensor>& parameters, ::torch::nn::Module* module) {
     if (module != nullptr) {
       module->apply([&](::torch::nn::Module& m) { modes_.emplace_back(&m, m.is_training()); });
       for (const auto& b : module->buffers()) buffers_.emplace_back(b, b.detach().clone());
     }
-    {
-      const std::lock_guard<std::mutex> lock(generator_.mutex());
-      random_ = generator_.get_state();
-    }
+    keep_random_state(::torch::kCPU);
     std::set<const void*> seen;
     for (const auto& p : parameters) {
-      if (p.defined() && seen.insert(p.unsafeGetTensorImpl()).second) parameters_.push_back({p, {}, p.requires_grad()});
+      if (!p.defined() || !seen.insert(p.unsafeGetTensorImpl()).second) continue;
+      parameters_.push_back({p, {}, p.requires_grad()});
+      if (p.is_cuda()) keep_random_state(p.device());
     }
     for (auto& p : parameters_) std::swap(p.gradient, p.tensor.mutable_grad());  // last: it cannot throw
   }
@@ -80,8 +78,10 @@ class TrainingState {
     }
     // Not seen by autograd: to a graph that is still in use these are the values that it saw.
     for (const auto& [buffer, values] : buffers_) buffer.variable_data().copy_(values);
-    const std::lock_guard<std::mutex> lock(generator_.mutex());
-    generator_.set_state(random_);
+    for (auto& r : random_) {
+      const std::lock_guard<std::mutex> lock(r.generator.mutex());
+      r.generator.set_state(r.state);
+    }
   }
 
  private:
@@ -89,12 +89,23 @@ class TrainingState {
     Tensor tensor, gradient;
     bool requires_grad;
   };
+  struct RandomState {
+    at::Device device;
+    at::Generator generator;
+    Tensor state;
+  };
+
+  void keep_random_state(const at::Device& device) {
+    if (std::any_of(random_.begin(), random_.end(), [&](const auto& r) { return r.device == device; })) return;
+    at::Generator generator = at::globalContext().defaultGenerator(device);
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    random_.push_back({device, generator, generator.get_state()});
+  }
 
   std::vector<SavedParameter> parameters_;
   std::vector<std::pair<::torch::nn::Module*, bool>> modes_;
   std::vector<std::pair<Tensor, Tensor>> buffers_;  // and their values
-  at::Generator generator_;
-  Tensor random_;
+  std::vector<RandomState> random_;
 };
 
 inline std::string text_of(const Objective& objective, Index batch) {
@@ -127,7 +138,8 @@ inline ReferenceLoss evaluate(const Objective& objective, Index batch, bool need
 
 /// Gradients of one micro-batch, one per parameter and in contiguous memory; undefined where the loss does not depend
 /// on it, or it is frozen now.
-inline std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Parameter>& parameters) {
+inline std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Parameter>& parameters,
+                                     const at::Device& device) {
   std::vector<Tensor> leaves;
   for (const auto& p : parameters) {
     std::copy_if(p.leaves.begin(), p.leaves.end(), std::back_inserter(leaves),
@@ -144,7 +156,7 @@ inline std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Param
       if (!leaf.requires_grad()) continue;
       Tensor gradient = std::move(*next++);  // so that no second copy of all of them comes to be
       if (!gradient.defined()) continue;
-      check_tensor(gradient, "the gradient of '" + p.name + "'");
+      check_tensor(gradient, "the gradient of '" + p.name + "'", device);
       sum = sum.defined() ? sum + gradient : gradient.contiguous();
     }
     result.push_back(sum);
@@ -157,7 +169,7 @@ inline std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Param
 /// \throws NonFiniteError naming objective, micro-batch and block; whatever a closure throws.
 template <class T, class B>
 std::vector<bool> collect(ReferenceCollector<T, B>& collector, const std::vector<Objective>& objectives,
-                          const std::vector<Parameter>& parameters, bool needs_gradients) {
+                          const std::vector<Parameter>& parameters, bool needs_gradients, const at::Device& device) {
   std::vector<bool> used(parameters.size());
   for (std::size_t r = 0; r < objectives.size(); ++r) {
     const auto& objective = objectives[r];
@@ -167,11 +179,11 @@ std::vector<bool> collect(ReferenceCollector<T, B>& collector, const std::vector
         const auto [loss, weight] = evaluate(objective, i, needs_gradients);
         total += weight;
         if (weight == 0 || !needs_gradients) continue;
-        const auto tensors = gradients(loss, parameters);
+        const auto tensors = gradients(loss, parameters, device);
         std::vector<ConstTensorView> views(parameters.size());
         for (std::size_t p = 0; p < parameters.size(); ++p) {
           if (!tensors[p].defined()) continue;
-          views[p] = view(tensors[p], "the gradient of '" + parameters[p].name + "'");
+          views[p] = view(tensors[p], "the gradient of '" + parameters[p].name + "'", device);
           used[p] = true;
         }
         collector.add(static_cast<Index>(r), views, weight);

@@ -32,15 +32,32 @@ inline DType storage_type(const Tensor& tensor, const std::string& what) {
   }
 }
 
-/// \throws InvalidArgument naming the tensor when it is sparse, not on the CPU, or of an unsupported type.
-inline void check_tensor(const Tensor& tensor, const std::string& what) {
+/// Where the tensors of a backend are: `backend.device()`, or on the CPU where it has no such member.
+template <class B>
+at::Device device_of(const B& backend) {
+  if constexpr (requires { backend.device(); }) {
+    return backend.device();
+  } else {
+    return ::torch::kCPU;
+  }
+}
+
+/// What to do about a tensor that is not where a projector works.
+inline std::string device_advice(const at::Device& device) {
+  if (!device.is_cpu()) return "move it there with to(torch::Device(\"" + device.str() + "\"))";
+  return "move it to the CPU, or use CudaGradientProjector (ogpsa/torch/cuda.hpp)";
+}
+
+/// \param device  where it has to be, see `device_of`
+/// \throws InvalidArgument naming the tensor when it is sparse, on another device, or of an unsupported type.
+inline void check_tensor(const Tensor& tensor, const std::string& what, const at::Device& device) {
   if (tensor.layout() != ::torch::kStrided) {
     throw InvalidArgument("ogpsa: " + what + " is sparse; use a dense gradient (EmbeddingOptions::sparse(false)) or " +
                           "exclude that parameter");
   }
-  if (!tensor.device().is_cpu()) {
-    throw InvalidArgument("ogpsa: " + what + " is on " + tensor.device().str() +
-                          ", but this adapter works on CPU tensors; move the module with to(torch::kCPU)");
+  if (tensor.device() != device) {
+    throw InvalidArgument("ogpsa: " + what + " is on " + tensor.device().str() + ", but this projector works on " +
+                          device.str() + "; " + device_advice(device));
   }
   storage_type(tensor, what);
 }
@@ -53,8 +70,8 @@ inline std::pair<Index, Index> matrix_shape(const Tensor& tensor) {
 }
 
 /// Views the memory of a contiguous tensor. \throws as `check_tensor`
-inline TensorView view(const Tensor& tensor, const std::string& what) {
-  check_tensor(tensor, what);
+inline TensorView view(const Tensor& tensor, const std::string& what, const at::Device& device) {
+  check_tensor(tensor, what, device);
   if (!tensor.is_contiguous()) throw InvalidArgument("ogpsa: " + what + " is not contiguous in memory");
   const auto [rows, cols] = matrix_shape(tensor);
   return {tensor.data_ptr(), storage_type(tensor, what), rows, cols};

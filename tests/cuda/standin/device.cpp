@@ -174,10 +174,11 @@ void Device::enqueue(Stream& stream, std::function<void()> work) {
   stream.work.push_back(std::move(work));
 }
 
-void Device::run(Stream& stream) {
-  if (stream.work.empty()) return;
+void Device::run(Stream& stream) { run_until(stream, false); }
+void Device::run_until(Stream& stream, const bool& done) {
+  if (done || stream.work.empty()) return;
   open();
-  while (!stream.work.empty()) {
+  while (!done && !stream.work.empty()) {
     const auto work = std::move(stream.work.front());
     stream.work.pop_front();
     work();

@@ -18,6 +18,10 @@ struct Library {
 struct Program {
   std::string text, image;
 };
+struct Event {
+  standin::Stream* stream = nullptr;
+  std::shared_ptr<bool> reached = std::make_shared<bool>(true);
+};
 thread_local int current_device = 0;
 constexpr int kDevices = 2;
 
@@ -174,6 +178,36 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   STANDIN_CALL(cudaErrorLaunchFailure);
   device.run(device.stream(__func__, stream));
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  STANDIN_CALL(cudaErrorMemoryAllocation);
+  STANDIN_REQUIRE(flags == cudaEventDisableTiming);
+  standin::hand_out("event", new Event, event);
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  standin::take_back<Event>(__func__, "event", event);
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  STANDIN_CALL(cudaErrorLaunchFailure);
+  device.require_handle(__func__, "event", event);
+  auto& queue = device.stream(__func__, stream);
+  const auto reached = std::make_shared<bool>(false);
+  *reinterpret_cast<Event*>(event) = {&queue, reached};
+  device.enqueue(queue, [reached] { *reached = true; });
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+  STANDIN_CALL(cudaErrorLaunchFailure);
+  STANDIN_REQUIRE(flags == 0);
+  device.require_handle(__func__, "event", event);
+  const Event waited = *reinterpret_cast<Event*>(event);  // as it is now, whatever is recorded later
+  device.enqueue(device.stream(__func__, stream), [&device, waited] {
+    if (!*waited.reached) device.run_until(*waited.stream, *waited.reached);
+  });
   return cudaSuccess;
 }
 

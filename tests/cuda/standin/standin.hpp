@@ -66,6 +66,8 @@ class Device {
   Stream& stream(const char* call, cudaStream_t stream);
   void enqueue(Stream& stream, std::function<void()> work);
   void run(Stream& stream);
+  /// Runs what was asked for until `done`, which some of that work makes true.
+  void run_until(Stream& stream, const bool& done);
 
   // Handles of all kinds
   void add(const char* kind, const void* handle) { handles_[handle] = kind; }

@@ -29,6 +29,9 @@ struct CudaOptions {
   int device = -1;  ///< -1: the calling thread's current device
   /// On which tensors are ready to be read. Left out: a new one, in order with the default stream.
   std::optional<cudaStream_t> stream = {};
+  /// Asked at every call for the stream that it works on, in the place of `stream`: for a framework that has a current
+  /// stream. Work on one stream is in order with that on the stream before it, which has to live until the change.
+  std::function<cudaStream_t()> current_stream = {};
   cublasHandle_t cublas = nullptr;
   cusolverDnHandle_t cusolver = nullptr;
   CudaAllocator allocator = {};  ///< empty: cudaMallocAsync
@@ -75,6 +78,9 @@ class Context {
   const Module& module() const { return *module_; }
   bool allow_tf32() const { return options_.allow_tf32; }
   std::recursive_mutex& mutex() { return mutex_; }
+  /// Goes over to the stream that is current, where one is asked for: what comes then waits for all that was before, so
+  /// that memory that is used again stays in order.
+  void follow_stream();
 
   /// Device memory in the order of the stream. \throws CudaOutOfMemory
   void* allocate(std::size_t bytes);
@@ -128,6 +134,7 @@ class Context {
   CudaOptions options_;
   int device_ = 0;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t event_ = nullptr;  // only with options_.current_stream
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
   std::shared_ptr<const Module> module_;
@@ -141,7 +148,10 @@ inline Context::Context(const CudaOptions& options) : options_(options), device_
   if (device_ < 0) check(cudaGetDevice(&device_), "cudaGetDevice");
   const DeviceGuard guard(device_);
   try {
-    if (options.stream) {
+    if (options.current_stream) {
+      stream_ = options.current_stream();
+      check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    } else if (options.stream) {
       stream_ = *options.stream;
     } else {
       // In order with the default stream, on which the caller may have made his tensors.
@@ -172,7 +182,17 @@ inline void Context::release() noexcept {
   if (pinned_.data) cudaFreeHost(pinned_.data);
   if (cusolver_ && !options_.cusolver) cusolverDnDestroy(cusolver_);
   if (cublas_ && !options_.cublas) cublasDestroy(cublas_);
-  if (stream_ && !options_.stream) cudaStreamDestroy(stream_);
+  if (event_) cudaEventDestroy(event_);
+  if (stream_ && !options_.stream && !options_.current_stream) cudaStreamDestroy(stream_);
+}
+
+inline void Context::follow_stream() {
+  if (!options_.current_stream) return;
+  const cudaStream_t current = options_.current_stream();
+  if (current == stream_) return;
+  check(cudaEventRecord(event_, stream_), "cudaEventRecord");
+  check(cudaStreamWaitEvent(current, event_, 0), "cudaStreamWaitEvent");
+  stream_ = current;
 }
 
 inline void Context::throw_out_of_memory(std::size_t bytes, const std::string& reason) const {
@@ -244,11 +264,14 @@ inline void* Context::pinned_bytes(std::size_t bytes) {
   return pinned_.data;
 }
 
-/// One thread's use of a context: its device is current, and no other thread works with it.
+/// One thread's use of a context: its device is current, its stream the one to work on, and no other thread works with
+/// it.
 class Session {
  public:
   explicit Session(std::shared_ptr<Context> context)
-      : context_(std::move(context)), lock_(context_->mutex()), guard_(context_->device()) {}
+      : context_(std::move(context)), lock_(context_->mutex()), guard_(context_->device()) {
+    context_->follow_stream();
+  }
 
   Context* operator->() const { return context_.get(); }
   Context& operator*() const { return *context_; }
