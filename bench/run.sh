@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, measures ours and the peers one after the other, and prints one table.
 #
-#   bench/run.sh [FOLDER]      FOLDER (build/bench-results) gets the measurements; 12 GB of memory are needed
+#   bench/run.sh [FOLDER]      FOLDER (build/bench-results) gets the measurements and two pictures; 14 GB of memory are needed
 #
 # Timings mean something only on a machine that does nothing else.
 set -euo pipefail
@@ -15,13 +15,13 @@ stage "bench configure" cmake --preset default -B build/bench "${cmake_options[@
 stage "bench build" cmake --build build/bench -j "$jobs"
 peers_folder=${XDG_CACHE_HOME:-$HOME/.cache}/ogpsa/bench-peers
 get_peers() {
-  [ -e "$peers_folder/done" ] && return
-  python3 -m venv "$peers_folder" && "$peers_folder/bin/pip" install numpy scikit-learn torch && touch "$peers_folder/done"
+  python3 -m venv "$peers_folder" && "$peers_folder/bin/pip" install numpy scikit-learn torch matplotlib
 }
 stage "peers" get_peers
-for program in projection structured estimation; do
+for program in projection structured estimation scaling; do
   stage "measure $program" "build/bench/bench/bench_$program" --benchmark_out="$folder/$program.json"
 done
 measure_peers() { "$peers_folder/bin/python" bench/peers.py >"$folder/peers.jsonl"; }
 stage "measure peers" measure_peers
+stage "plot" "$peers_folder/bin/python" bench/plot.py "$folder" "$folder"
 python3 bench/table.py "$folder" | tee "$folder/table.md"

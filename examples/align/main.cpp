@@ -9,6 +9,10 @@
 #include "app/commands.hpp"
 #include "report/report_command.hpp"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace {
 
 constexpr const char* kCommands = R"(ogpsa_align COMMAND [OPTION]...
@@ -32,9 +36,19 @@ int run(int argc, char** argv) {
   return command == "--help" || command == "-h" ? 0 : 2;
 }
 
+/// Large tensors come and go in every step. glibc would return their memory and ask for it anew, which the system
+/// clears page by page: a step of SmolLM2-135M took 12 % longer.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {

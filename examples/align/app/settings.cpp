@@ -47,7 +47,8 @@ json settings_of(const ProtectionOptions& o) {
                    {"projection_mode", o.mode},
                    {"projection_alpha", o.alpha},
                    {"projection_scale", o.scale}};
-  if (o.basis_storage != "float32") settings["basis_storage"] = o.basis_storage;  // so that a run begun without the option resumes
+  if (o.basis_storage != "float32")
+    settings["basis_storage"] = o.basis_storage;  // so that a run begun without the option resumes
   return settings;
 }
 
