@@ -98,9 +98,9 @@ function(ogpsa_find_libtorch error)
     target_compile_definitions(ogpsa::libtorch INTERFACE _GLIBCXX_USE_CXX11_ABI=0)
   endif()
   # libtorch_cpu of a wheel needs parts of the CUDA runtime, which pip puts beside it.
-  file(GLOB cuda "${root}/../nvidia/*/lib")
-  list(TRANSFORM cuda PREPEND "-Wl,-rpath-link,")
-  target_link_options(ogpsa::libtorch INTERFACE ${cuda})
+  file(GLOB cuda_folders "${root}/../nvidia/*/lib")
+  list(TRANSFORM cuda_folders PREPEND "-Wl,-rpath-link," OUTPUT_VARIABLE links)
+  target_link_options(ogpsa::libtorch INTERFACE ${links})
   message(STATUS "ogpsa: LibTorch ${version} in ${root}")
 
   unset(torch_cuda)
@@ -112,5 +112,9 @@ function(ogpsa_find_libtorch error)
     # Nobody calls libtorch_cuda by name: it registers its kernels when it is loaded.
     target_link_libraries(ogpsa::libtorch_cuda INTERFACE ogpsa::libtorch -Wl,--push-state,--no-as-needed "${torch_cuda}"
                                                          -Wl,--pop-state "${c10_cuda}")
+    # When the program runs, CUDA's libraries are those that this LibTorch came with, before those of a toolkit, which may
+    # be older than LibTorch needs.
+    list(TRANSFORM cuda_folders PREPEND "-Wl,-rpath,")
+    target_link_options(ogpsa::libtorch_cuda INTERFACE ${cuda_folders})
   endif()
 endfunction()

@@ -45,8 +45,14 @@ inline CudaAllocator caching_allocator(c10::DeviceIndex device) {
           },
           [device](void* memory, std::size_t, cudaStream_t stream) {
             // It may have been allocated on another stream than that of its last use, which is noted for the allocator.
-            const c10::DataPtr owner(memory, memory, caching::get()->raw_deleter(), {::torch::kCUDA, device});
-            caching::recordStream(owner, c10::cuda::getStreamFromExternal(stream, device));
+            c10::DataPtr owner(memory, memory, caching::get()->raw_deleter(), {::torch::kCUDA, device});
+            try {
+              caching::recordStream(owner, c10::cuda::getStreamFromExternal(stream, device));
+              caching::raw_delete(memory);
+            } catch (const c10::Error&) {
+              // After an error of a kernel, or where the driver is shutting down: the memory is lost with it.
+            }
+            owner.release_context();
           }};
 }
 
