@@ -1,4 +1,5 @@
-# Shell helpers of tests/run.sh, examples/run.sh and .ci/run; to be sourced from the top of the checkout.
+# Shell helpers of tests/run.sh, tests/run_gpu.sh, examples/run.sh and .ci/run; to be sourced from the top
+# of the checkout.
 
 jobs=$(nproc)
 logs=build/logs
@@ -76,4 +77,22 @@ pypi_torch() {
 # cuda_toolkit: whether CMake will find one.
 cuda_toolkit() {
   [ -n "${CUDAToolkit_ROOT:-}" ] || command -v nvcc >/dev/null || [ -e /usr/local/cuda/include/cuda_runtime_api.h ]
+}
+
+# install_for_gpu: what the programs for a GPU are built with, where it can be installed. A container has CMake or ninja
+# from elsewhere too, so that the commands count and not the packages; CMake says what is missing in the end.
+install_for_gpu() {
+  local missing=()
+  command -v c++ >/dev/null || missing+=(g++)
+  command -v cmake >/dev/null || missing+=(cmake)
+  command -v ninja >/dev/null || missing+=(ninja-build)
+  [ -e /usr/include/eigen3/Eigen/Core ] || missing+=(libeigen3-dev)
+  [ -e /usr/include/doctest/doctest.h ] || missing+=(doctest-dev)
+  [ -e /usr/include/nlohmann/json.hpp ] || missing+=(nlohmann-json3-dev)
+  [ ${#missing[@]} -eq 0 ] || ! command -v apt-get >/dev/null || install_packages "${missing[@]}"
+}
+
+# python_torch_cuda: prints the folder of python3's PyTorch, where that is one for CUDA; else nothing.
+python_torch_cuda() {
+  python3 -c 'import torch.version as v; import os; print(os.path.dirname(v.__file__) if v.cuda else "")' 2>/dev/null || true
 }

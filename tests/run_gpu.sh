@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Tests the CUDA backend on the GPU of this machine, and prints one table. Needs g++, CMake, ninja, Eigen, doctest,
-# nlohmann-json, and CUDA 12 or 13 (the toolkit, or a folder with its parts, as CUDAToolkit_ROOT). Where python3 has a
-# PyTorch for CUDA, LibTorch's CUDA tensors are tested too.
+# Tests the CUDA backend on the GPU of this machine, and prints one table. Needs CUDA 12 or 13 (the toolkit, or a folder
+# with its parts, as CUDAToolkit_ROOT); installs what else is missing (Debian or Ubuntu, as root or with sudo). Where
+# python3 has a PyTorch for CUDA, LibTorch's CUDA tensors are tested too.
 #
 #   tests/run_gpu.sh [CMAKE-OPTION...]
 #
 # The program is the one that the stand-in is linked to elsewhere (tests/cuda), with the real libraries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__) if torch.version.cuda else "")' 2>/dev/null || true)
+. cmake/setup.sh
+install_for_gpu
+torch=$(python_torch_cuda)
 options=(-DOGPSA_CUDA_DEVICE_TESTS=ON)
 targets=(ogpsa_cuda_device_tests ogpsa_cuda_real)
 if [ -n "$torch" ]; then
   options+=(-DOGPSA_TORCH=ON -DOGPSA_TORCH_DIR="$torch")
   targets+=(ogpsa_torch_cuda_tests)
 fi
-cmake --preset cuda -B build/gpu "${options[@]}" "$@" >/dev/null
+cmake --preset cuda -B build/gpu "${cmake_options[@]}" "${options[@]}" "$@" >/dev/null
 cmake --build build/gpu --target "${targets[@]}"
 build/gpu/tests/cuda/ogpsa_cuda_real
 printf '%-28s %s\n' tests result
