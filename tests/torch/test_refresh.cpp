@@ -1,3 +1,5 @@
+#include <Eigen/SVD>
+
 #include "support.hpp"
 
 // What refresh makes of closures: the subspace of their gradients.
