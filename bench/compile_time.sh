@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What each public header costs to compile, and four short programs, beside <Eigen/Dense>: seconds of processor time (user),
-# the least of several runs, and the ratio to Eigen's. It stays meaningful on a busy machine, since everything is measured in turn.
+# the least of several runs in turn, and the ratio to Eigen's. On a busy machine even these are rough (30 % and more).
 #
 #   bench/compile_time.sh [RUNS]      RUNS (3) of each; CXX (g++), EIGEN (/usr/include/eigen3) and FLAGS (-O2) may be set
 set -euo pipefail

@@ -24,4 +24,4 @@ done
 measure_peers() { "$peers_folder/bin/python" bench/peers.py >"$folder/peers.jsonl"; }
 stage "measure peers" measure_peers
 stage "plot" "$peers_folder/bin/python" bench/plot.py "$folder" "$folder"
-python3 bench/table.py "$folder" | tee "$folder/table.md"
+{ python3 bench/table.py "$folder"; echo; bench/compile_time.sh; } | tee "$folder/table.md"
