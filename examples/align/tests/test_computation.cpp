@@ -3,7 +3,6 @@
 #include "app/device.hpp"
 #include "model/lora.hpp"
 #include "tests/support.hpp"
-#include "train/dpo.hpp"
 
 using namespace align;
 using namespace align::test;
@@ -94,32 +93,6 @@ TEST_CASE("LoRA: nothing changes at first, adapters alone are trained, and mergi
   CHECK(largest_difference(model->hidden(ids), before) > 1e-2);
   CHECK(largest_difference(model->hidden(ids), plain->hidden(ids)) < 1e-5);
   CHECK_THROWS_WITH_AS(add_adapters(plain, {3, 6, {"w_pack"}}, 1), doctest::Contains("w_pack"), ogpsa::InvalidArgument);
-}
-
-// On the device "meta" there are shapes, but no numbers; a tensor that is made on the CPU cannot be mixed with them. So
-// this runs where a GPU does not.
-TEST_CASE("all tensors of a loss are made on the model's device") {
-  for (const bool checkpointing : {false, true}) {
-    auto model = tiny_model(8);
-    model->to(torch::kMeta);
-    CHECK(model->device().is_meta());
-    add_adapters(model, {.lora_r = 3, .lora_target_modules = {"q_proj", "down_proj"}}, /*seed=*/1);
-    for (auto& p : model->parameters()) CHECK(p.set_requires_grad(true).is_meta());
-    model->computation.gradient_checkpointing = checkpointing;
-    const auto examples = random_examples(8, 18);
-    const auto on_cpu = torch::zeros({4, 2});
-    const SftLoss sft(examples, 0, 0.1);
-    const DpoLoss dpo(examples, 0, on_cpu, {.loss_type = "sigmoid"}), ipo(examples, 0, on_cpu, {.loss_type = "ipo"});
-    for (const Loss* loss : std::initializer_list<const Loss*>{&sft, &dpo, &ipo}) {
-      model->zero_grad();
-      loss->sum(model, first_rows(4)).backward();
-      for (const auto& p : model->parameters()) CHECK(p.grad().is_meta());
-    }
-    KeyValueCache cache;  // rows that are padded at the left, as in decoding
-    const auto ids = torch::ones({2, 3}, torch::TensorOptions(torch::kInt64).device(torch::kMeta));
-    const auto padding = torch::tensor({0, 1}).to(torch::kMeta);
-    for (int i = 0; i < 2; ++i) CHECK(model->logits(model->hidden(ids, &cache, padding)).is_meta());
-  }
 }
 
 TEST_CASE("--device: names of devices, and what is said of one that is not there") {
