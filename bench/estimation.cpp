@@ -1,11 +1,9 @@
 /// \file
 /// Estimation of a subspace from a tall matrix (n x m) and its update by one column, against Eigen's decompositions.
 
-#include <benchmark/benchmark.h>
-
 #include <Eigen/Dense>
 
-#include "ogpsa/ogpsa.hpp"
+#include "measure.hpp"
 
 using namespace ogpsa;
 
@@ -21,7 +19,7 @@ Eigen::MatrixXf tall_matrix(Index n, Index m) {
 
 void report(benchmark::State& state) {
   const double bytes = static_cast<double>(state.range(0) * state.range(1)) * sizeof(float);
-  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  bench::report_bandwidth(state, bytes);
 }
 
 void estimate_subspace(benchmark::State& state) {

@@ -1,80 +1,42 @@
 /// \file
 /// One projection of a whole model of 135 million parameters, against what memory allows: (K + 2) n elements.
 
-#include <benchmark/benchmark.h>
-
-#include <cstring>
-
-#include "gradients.hpp"
+#include "measure.hpp"
 #include "model_shapes.hpp"
 
 using namespace ogpsa;
 using bench::Gradients;
+using bench::report_bandwidth;
 
 namespace {
-
-Index size_of(const std::vector<BlockSpec>& blocks) {
-  Index size = 0;
-  for (const auto& block : blocks) size += block.size();
-  return size;
-}
 
 /// Bytes that a projection has to read and write: each basis element and each gradient once, and the gradient back.
 template <class S>
 double needed_bytes(const std::vector<BlockSpec>& blocks, Index k) {
-  return static_cast<double>(size_of(blocks)) *
+  return static_cast<double>(bench::size_of(blocks)) *
          static_cast<double>(k * static_cast<Index>(sizeof(float)) + 2 * static_cast<Index>(sizeof(S)));
 }
 
-void report(benchmark::State& state, double bytes) {
-  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-}
-
-/// Copies the model, tensor after tensor, on all threads: the bandwidth that all others are compared with.
+/// Copies the model, tensor after tensor.
 void copy(benchmark::State& state) {
   const auto blocks = bench::llama_135m();
   const Gradients<float> from(blocks);
   Gradients<float> to(blocks);
   for (auto _ : state) {
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
-      const Index n = blocks[b].size();
-#pragma omp parallel for
-      for (Index i = 0; i < n; i += 65536) {
-        std::memcpy(to.memory[b].data() + i, from.memory[b].data() + i,
-                    static_cast<std::size_t>(std::min<Index>(65536, n - i)) * sizeof(float));
-      }
-    }
+    for (std::size_t b = 0; b < blocks.size(); ++b) bench::copy(from.memory[b], to.memory[b]);
   }
-  report(state, needed_bytes<float>(blocks, 0));
+  report_bandwidth(state, needed_bytes<float>(blocks, 0));
 }
 BENCHMARK(copy)->Unit(benchmark::kMillisecond)->UseRealTime();
-
-/// A projector whose blocks hold random subspaces of rank k.
-Projector<float> make_projector(const std::vector<BlockSpec>& blocks, Index k, bool known_finite,
-                                BasisStorage storage = BasisStorage::full) {
-  Projector<float> projector(blocks, {.projection = {.known_finite = known_finite}, .basis_storage = storage});
-  auto reference = projector.begin_refresh();
-  std::vector<ConstTensorView> views;
-  for (Index objective = 0; objective < k; ++objective) {
-    Gradients<float> gradients(blocks);
-    for (std::size_t b = 0; b < blocks.size(); ++b) {  // another direction for each objective
-      std::rotate(gradients.memory[b].begin(), gradients.memory[b].begin() + 7 * objective, gradients.memory[b].end());
-    }
-    views.assign(gradients.views.begin(), gradients.views.end());
-    reference.add(objective, views, 1);
-  }
-  projector.finish_refresh(std::move(reference), 0);
-  return projector;
-}
 
 template <class S>
 void project(benchmark::State& state) {
   const auto blocks = bench::llama_135m();
   const Index k = state.range(0);
-  const auto projector = make_projector(blocks, k, state.range(1) != 0);
+  const auto projector = bench::random_projector(blocks, k, {.projection = {.known_finite = state.range(1) != 0}});
   Gradients<S> gradients(blocks);
   for (auto _ : state) projector.project_gradients(gradients.views);
-  report(state, needed_bytes<S>(blocks, k));
+  report_bandwidth(state, needed_bytes<S>(blocks, k));
 }
 BENCHMARK(project<float>)
     ->ArgNames({"K", "known_finite"})
@@ -92,10 +54,11 @@ void project_stored(benchmark::State& state) {
   const auto blocks = bench::llama_135m();
   const Index k = state.range(0);
   const auto storage = static_cast<BasisStorage>(state.range(1));
-  const auto projector = make_projector(blocks, k, true, storage);
+  const auto projector =
+      bench::random_projector(blocks, k, {.projection = {.known_finite = true}, .basis_storage = storage});
   Gradients<float> gradients(blocks);
   for (auto _ : state) projector.project_gradients(gradients.views);
-  double bytes = static_cast<double>(size_of(blocks) * k) * sizeof(float), angle = 0;
+  double bytes = static_cast<double>(bench::size_of(blocks) * k) * sizeof(float), angle = 0;
   if (storage != BasisStorage::full) {
     bytes = 0;
     for (const auto& block : blocks) {
@@ -103,8 +66,8 @@ void project_stored(benchmark::State& state) {
       angle = std::max(angle, projector.stored_subspace(block.name).rounding_angle());
     }
   }
-  report(state, bytes + needed_bytes<float>(blocks, 0));
-  state.counters["bytes/parameter"] = bytes / static_cast<double>(size_of(blocks));
+  report_bandwidth(state, bytes + needed_bytes<float>(blocks, 0));
+  state.counters["bytes/parameter"] = bytes / static_cast<double>(bench::size_of(blocks));
   state.counters["angle"] = angle;
 }
 BENCHMARK(project_stored)
@@ -126,7 +89,7 @@ void eigen(benchmark::State& state) {
       g.noalias() -= bases[b] * (bases[b].transpose() * g).eval();
     }
   }
-  report(state, needed_bytes<float>(blocks, k));
+  report_bandwidth(state, needed_bytes<float>(blocks, k));
 }
 BENCHMARK(eigen)->ArgName("K")->Arg(1)->Arg(2)->Arg(8)->Unit(benchmark::kMillisecond)->UseRealTime();
 
