@@ -40,6 +40,12 @@ std::string read_all(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
+/// Of the JSON, which begins at byte 8.
+std::size_t header_length(const std::string& bytes) {
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  return static_cast<std::size_t>(length);
+}
 void write_all(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream file(path, std::ios::binary);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
@@ -81,8 +87,7 @@ void check_damage(BasisStorage storage, int rounds) {
   for (Index at = 0; at < 4; ++at) step(projector, at);
   save(path, projector);
   const std::string whole = read_all(path);
-  std::uint64_t length = 0;
-  std::memcpy(&length, whole.data(), 8);
+  const std::size_t length = header_length(whole);
   for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 150) {
     CAPTURE(size);
     write_all(path, whole.substr(0, size));
@@ -195,8 +200,7 @@ TEST_CASE_TEMPLATE("state: the file, read by a parser that is not ours, holds th
   step(projector, 0);
   save(path, projector);
   const std::string bytes = read_all(path);
-  std::uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), 8);
+  const std::size_t length = header_length(bytes);
   const json header = json::parse(bytes.substr(8, length));
   CHECK(header.at("__metadata__").at("last_refresh") == "0");
   const auto compare = [&](const std::string& name, MatrixView<const T> basis) {
@@ -225,8 +229,7 @@ TEST_CASE("state: rounded bases are saved as they are kept, and converted where 
     step(saved, 0);
     save(path, saved);
     const std::string bytes = read_all(path);
-    std::uint64_t length = 0;
-    std::memcpy(&length, bytes.data(), 8);
+    const std::size_t length = header_length(bytes);
     const json header = json::parse(bytes.substr(8, length));
     const json& basis = header.at("vector/flat/basis");
     CHECK(basis.at("shape") == json({2, 20}));

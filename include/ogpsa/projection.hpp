@@ -247,8 +247,8 @@ requires is_flat_subspace<Flat<T, B>> ProjectionResult project(TensorView gradie
                                                                Direction direction = Direction::gradient,
                                                                const std::string& name = "gradient") {
   if (gradient.size() != subspace.dimension()) {
-    throw InvalidArgument("ogpsa: block '" + name + "' has " + std::to_string(gradient.size()) +
-                          " elements, but its subspace lies in R^" + std::to_string(subspace.dimension()));
+    throw InvalidArgument(detail::text({"ogpsa: block '", name, "' has ", gradient.size(),
+                                        " elements, but its subspace lies in R^", subspace.dimension()}));
   }
   auto unit = detail::flat_unit(subspace, options, direction, name);
   unit.pieces = {{gradient, gradient.size(), 1, subspace.basis(), {}}};

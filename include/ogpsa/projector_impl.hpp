@@ -407,9 +407,9 @@ template <class T, class B>
 const detail::Unit<T, B>& Projector<T, B>::flat_unit_of(const std::string& block, bool stored) const {
   const auto& unit = unit_of(block, Form::flat);
   if (unit.is_stored() == stored) return unit;
-  throw InvalidArgument("ogpsa: the basis of block '" + block + "' has basis_storage " +
-                        detail::storage_name(options_.basis_storage) + "; use " +
-                        (stored ? "subspace" : "stored_subspace") + " instead");
+  throw InvalidArgument(detail::text({"ogpsa: the basis of block '", block, "' has basis_storage ",
+                                      detail::storage_name(options_.basis_storage), "; use ",
+                                      stored ? "subspace" : "stored_subspace", " instead"}));
 }
 
 template <class T, class B>

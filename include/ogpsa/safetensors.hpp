@@ -196,16 +196,17 @@ class SafetensorsReader {
   void read_bytes(const std::string& name, const std::string& dtype, std::uint64_t first, std::span<std::byte> bytes) {
     const auto& e = entry(name);
     if (e.dtype != dtype) {
-      throw FileError("'" + path_ + "': tensor '" + name + "' is " + e.dtype + ", but " + dtype + " is wanted");
+      throw FileError(detail::text({"'", path_, "': tensor '", name, "' is ", e.dtype, ", but ", dtype, " is wanted"}));
     }
     const std::uint64_t begin = e.begin + first;
     if (begin + bytes.size() > e.end) {
-      throw InvalidArgument("safetensors: read beyond the end of tensor '" + name + "'");
+      throw InvalidArgument(detail::text({"safetensors: read beyond the end of tensor '", name, "'"}));
     }
     file_.clear();
     file_.seekg(static_cast<std::streamoff>(data_begin_ + begin));
     file_.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    if (!file_) throw FileError("cannot read tensor '" + name + "' from '" + path_ + "': " + std::strerror(errno));
+    if (!file_)
+      throw FileError(detail::text({"cannot read tensor '", name, "' from '", path_, "': ", std::strerror(errno)}));
   }
 
  private:

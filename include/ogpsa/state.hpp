@@ -165,7 +165,7 @@ struct StateAccess {
   static void check_columns(SafetensorsReader& reader, const std::string& name) {
     const auto& shape = reader.entry(name).shape;
     if (shape.size() == 2 && shape[0] > shape[1])
-      throw FileError("ogpsa: saved tensor '" + name + "' has more columns than rows");
+      throw FileError(detail::text({"ogpsa: saved tensor '", name, "' has more columns than rows"}));
   }
   /// What add_numbers wrote.
   struct Numbers {
@@ -178,7 +178,7 @@ struct StateAccess {
     const auto objectives = reader.read<double>(name + "/objectives");
     const auto norms = reader.read<double>(name + "/objective_norms");
     if (singular.size() != static_cast<std::size_t>(rank) || objectives.size() != singular.size() * norms.size()) {
-      throw FileError("ogpsa: saved subspace '" + name + "' has parts of different sizes");
+      throw FileError(detail::text({"ogpsa: saved subspace '", name, "' has parts of different sizes"}));
     }
     using Map = Eigen::Map<const Eigen::MatrixXd>;
     const auto count = static_cast<Index>(norms.size());
@@ -201,7 +201,8 @@ struct StateAccess {
                       : backend.template matrix<float>(0, k);
     const auto normalizer = reader.read<double>(name + "/normalizer");
     if (normalizer.size() != static_cast<std::size_t>(k * k)) {
-      throw FileError("ogpsa: saved tensor '" + name + "/normalizer' is not a matrix of " + size_text(k, k));
+      throw FileError(
+          detail::text({"ogpsa: saved tensor '", name, "/normalizer' is not a matrix of ", size_text(k, k)}));
     }
     auto numbers = read_numbers(reader, name, k);
     const double angle = read_number(reader, name + "/rounding_angle", 0, 2);

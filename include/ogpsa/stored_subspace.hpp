@@ -18,8 +18,8 @@ namespace detail {
 template <class T>
 void check_storage(BasisStorage storage) {
   if (storage == BasisStorage::full || std::is_same_v<T, float>) return;
-  throw InvalidArgument(std::string("ogpsa: basis storage ") + storage_name(storage) +
-                        " is for float arithmetic; with double, use BasisStorage::full");
+  throw InvalidArgument(text({"ogpsa: basis storage ", storage_name(storage),
+                              " is for float arithmetic; with double, use BasisStorage::full"}));
 }
 
 /// The largest angle between a vector of span(A) and span(B), from A^T A, B^T B and B^T A; in radians.
@@ -114,8 +114,8 @@ template <class T, class B, template <class, class> class First, template <class
 requires is_flat_subspace<First<T, B>> && is_flat_subspace<Second<T, B>>
 double largest_angle(const First<T, B>& a, const Second<T, B>& b) {
   if (a.dimension() != b.dimension()) {
-    throw InvalidArgument("ogpsa: there is no angle between subspaces of R^" + std::to_string(a.dimension()) +
-                          " and R^" + std::to_string(b.dimension()));
+    throw InvalidArgument(
+        detail::text({"ogpsa: there is no angle between subspaces of R^", a.dimension(), " and R^", b.dimension()}));
   }
   const BasisView<T> qa = a.basis(), qb = b.basis();
   const B& backend = a.backend();
@@ -137,13 +137,14 @@ StoredSubspace<T, B>::StoredSubspace(const Subspace<T, B>& subspace, BasisStorag
   const bool scaled = storage == BasisStorage::int8;
   elements_ = backend_.template matrix<std::uint8_t>(dimension_ * detail::bytes_of<T>(storage), k);
   scales_ = backend_.template matrix<float>(scaled ? detail::scale_blocks(dimension_) : 0, k);
-  const BasisView<T> q = subspace.basis();
   backend_.encode(subspace.basis(), storage, elements_.data(), scales_.data());
+  const BasisView<T> q = subspace.basis();
   const Eigen::MatrixXd gram = backend_.gram(basis(), basis());
   const auto root = detail::upper_cholesky(gram);
   if (!root) {
-    throw NumericalError("ogpsa: a basis of " + detail::size_text(dimension_, k) + " does not keep its rank in " +
-                         detail::storage_name(storage) + "; lower max_rank, or use another storage");
+    throw NumericalError(
+        detail::text({"ogpsa: a basis of ", detail::size_text(dimension_, k), " does not keep its rank in ",
+                      detail::storage_name(storage), "; lower max_rank, or use another storage"}));
   }
   normalizer_ = detail::inverse_upper(*root);
   const Eigen::MatrixXd cross = backend_.gram(basis(), q);
@@ -156,7 +157,7 @@ Subspace<T, B> StoredSubspace<T, B>::restore() const {
   auto q = backend_.template matrix<T>(dimension_, rank());
   backend_.decode(basis(), q.view());
   if (rank() > 0) backend_.multiply(q.view(), normalizer_);
-  Eigen::MatrixXd r = Eigen::MatrixXd::Identity(rank(), rank());
+  Eigen::MatrixXd r = detail::identity(rank());
   detail::polish(backend_, q.view(), r);
   const Eigen::MatrixXd objectives = detail::small_transposed_product(detail::inverse_upper(r), objectives_);
   return Subspace<T, B>::from_parts(std::move(q), singular_values_, objectives, objective_norms_, backend_);
@@ -171,9 +172,9 @@ StoredSubspace<T, B> StoredSubspace<T, B>::from_parts(BasisStorage storage, Inde
   detail::check_storage<T>(storage);
   const Index k = elements.cols();
   const bool scaled = storage == BasisStorage::int8;
-  const auto wrong = [&](const std::string& what) {
-    throw InvalidArgument("ogpsa: a basis of " + detail::size_text(dimension, k) + " in " +
-                          detail::storage_name(storage) + ": " + what);
+  const auto wrong = [&](const char* what) {
+    throw InvalidArgument(detail::text(
+        {"ogpsa: a basis of ", detail::size_text(dimension, k), " in ", detail::storage_name(storage), ": ", what}));
   };
   if (storage == BasisStorage::full || elements.rows() != dimension * detail::bytes_of<T>(storage) ||
       scales.cols() != k || scales.rows() != (scaled ? detail::scale_blocks(dimension) : 0) || normalizer.rows() != k ||
@@ -181,7 +182,8 @@ StoredSubspace<T, B> StoredSubspace<T, B>::from_parts(BasisStorage storage, Inde
       objective_norms.size() != objectives.cols()) {
     wrong("its parts have different sizes");
   }
-  if (!detail::all_finite(detail::values(singular_values)) || (singular_values.array() < 0).any() ||
+  const detail::ConstColumn singular = detail::values(singular_values);
+  if (!detail::all_finite(singular) || std::any_of(singular.begin(), singular.end(), [](double s) { return s < 0; }) ||
       !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms)) ||
       !(rounding_angle >= 0 && rounding_angle <= 2)) {
     wrong("singular values must be finite and not negative, objectives finite, the angle in [0, pi/2]");

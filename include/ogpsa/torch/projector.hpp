@@ -23,24 +23,25 @@ namespace detail {
 template <class B>
 inline constexpr bool follows_parameters = std::is_constructible_v<B, at::Device>;
 
-/// Where the parameters of a projector have to be; none: all on the device of the first one.
+/// Where the parameters of a projector have to be; none: all on the device of the first one. A backend that is not
+/// given is made here, where it follows no parameters.
 template <class B>
-std::optional<at::Device> device_for(const std::optional<B>& backend) {
-  if (backend) return device_of(*backend);
-  if constexpr (follows_parameters<B>)
-    return std::nullopt;
-  else
-    return device_of(B{});
+std::optional<at::Device> device_for(std::optional<B>& backend) {
+  if constexpr (!follows_parameters<B> && std::is_default_constructible_v<B>) {
+    if (!backend) backend.emplace();
+  }
+  return backend ? std::optional(device_of(*backend)) : std::nullopt;
 }
 
-/// The backend that was given, or one for the device of the parameters.
+/// The backend, or one for the device of the parameters. \throws InvalidArgument where `B` has to be given, and is not.
 template <class B>
-B backend_for(std::optional<B> backend, const at::Device& device) {
+B backend_for(std::optional<B> backend, [[maybe_unused]] const at::Device& device) {
   if (backend) return std::move(*backend);
-  if constexpr (follows_parameters<B>)
+  if constexpr (follows_parameters<B>) {
     return B(device);
-  else
-    return B{};
+  } else {
+    throw InvalidArgument("ogpsa: this projector's backend cannot be made without arguments; give one");
+  }
 }
 
 }  // namespace detail
