@@ -34,6 +34,9 @@ struct ProjectionPiece {
   Index slow = 0;
   BasisView<T> left;          ///< fast x k_left, or empty; of a matrix (slow > 1) in full storage
   MatrixView<const T> right;  ///< slow x k_right, or empty
+  /// With data (and the tensor's storage type): X is `tensor - origin`, a step, and what changes it is added to
+  /// `tensor`.
+  ConstTensorView origin = {};
 
   /// True when the coefficients `left^T X right` are few and are sums over the whole piece; otherwise (one side of a
   /// matrix) every column or row of X has its own and is projected on its own.
@@ -127,7 +130,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i
   // Weights as they are stored, a one column
   b.load_difference(a, tensor, tensor);                    // a <- first - second, both of one storage type
-  b.add_to_tensor(TensorView{}, q);                        // tensor <- tensor + q, rounded once
+  b.move(TensorView{}, tensor, q);                         // t <- t + (q - (t - tensor)), rounded once
   // One side of a matrix
   b.add_outer(a, tensor, weight, bool{});                  // a <- a + Y Y^T, Y = weight * X, X fast x slow (or X^T)
   { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending

@@ -153,10 +153,11 @@ void restrict_to_given(const B& backend, Index rank, ProjectionUnit<T>& unit) {
 }
 
 /// The bases of a unit on the memory of its blocks, ready to project. Blocks without data are left out.
+/// \param origins  empty, or one for each block (see ProjectionPiece)
 template <class T, class B>
 ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, const std::vector<BlockSpec>& blocks,
-                                  std::span<const TensorView> tensors, const ProjectionOptions& options, double damping,
-                                  Direction direction) {
+                                  std::span<const TensorView> tensors, std::span<const ConstTensorView> origins,
+                                  const ProjectionOptions& options, double damping, Direction direction) {
   ProjectionUnit<T> result{.name = unit.name, .options = options, .direction = direction};
   const bool flat = unit.form == Form::flat;
   if (flat && unit.is_stored()) result = flat_unit(unit.stored, options, direction, unit.name);
@@ -166,7 +167,8 @@ ProjectionUnit<T> projection_unit(const Unit<T, B>& unit, const std::vector<Bloc
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const TensorView& tensor = tensors[unit.blocks[i]];
     if (tensor.data == nullptr) continue;
-    ProjectionPiece<T> piece{tensor, tensor.size(), 1, {}, {}};
+    ProjectionPiece<T> piece{tensor, tensor.size(), 1, {}, {}, {}};
+    if (!origins.empty()) piece.origin = origins[unit.blocks[i]];
     if (flat) {
       piece.left = unit.flat_basis().row_range(unit.offsets[i], tensor.size());
     } else if (!empty) {

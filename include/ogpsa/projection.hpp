@@ -25,12 +25,27 @@ template <class T>
                     " arithmetic; nothing was changed. Scale it down, or use a wider type"}));
 }
 
+/// Sums of 2^24 products of values below 2 to this power stay in range.
+template <class T>
+inline constexpr int kLargestExponent = std::numeric_limits<T>::max_exponent - 13;
+
 /// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
 template <class T, class B>
 [[noreturn]] void throw_bad_piece(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {
   std::string name = unit.name;
   for (std::size_t i = 0; i < unit.piece_names.size(); ++i) {
     if (unit.pieces[i].tensor.data == piece.tensor.data) name = unit.piece_names[i];
+  }
+  if (piece.origin.data != nullptr) {
+    for (const bool after : {true, false}) {
+      const ConstTensorView tensor = after ? ConstTensorView(piece.tensor) : piece.origin;
+      const Index bad = backend.first_beyond(tensor, kLargestExponent<T>);
+      if (bad < 0) continue;
+      const bool finite = backend.first_non_finite(tensor) != bad;
+      throw NonFiniteError(
+          detail::text({"ogpsa: block '", name, "': ", after ? "weight after the step" : "snapshot", " element ", bad,
+                        finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
+    }
   }
   const Index bad = backend.first_non_finite(piece.tensor);
   if (bad < 0) throw_out_of_range(unit, name);
@@ -61,7 +76,8 @@ struct ProjectionBatch {
       for (ProjectionPiece<T> piece : units[u].pieces) {
         if (piece.tensor.size() == 0) continue;
         if (piece.left.cols == 0 && piece.right.cols == 0) {  // the zero subspace, whatever its form
-          piece = {piece.tensor, piece.tensor.size(), 1, MatrixView<const T>(nullptr, piece.tensor.size(), 0), {}};
+          piece = {piece.tensor, piece.tensor.size(), 1, MatrixView<const T>(nullptr, piece.tensor.size(), 0),
+                   {},           piece.origin};
         }
         (piece.has_shared_coefficients() ? shared : sides).push_back(piece);
         (piece.has_shared_coefficients() ? shared_unit : side_unit).push_back(u);
@@ -78,7 +94,8 @@ struct ProjectionBatch {
       const std::size_t u = shared_unit[p];
       // The square of a large double may overflow; the square of a float may not, in double.
       const bool known = is_finite(parts[p].squared_norm);
-      const bool bad = !known && (sizeof(T) == 4 || backend.first_non_finite(shared[p].tensor) >= 0);
+      const auto has_bad = [&](ConstTensorView t) { return t.data != nullptr && backend.first_non_finite(t) >= 0; };
+      const bool bad = !known && (sizeof(T) == 4 || has_bad(shared[p].tensor) || has_bad(shared[p].origin));
       if (bad) throw_bad_piece(backend, units[u], shared[p]);
       if (inner[u].cols() == 0) inner[u] = zeros(parts[p].inner.rows(), parts[p].inner.cols());
       add_scaled(values(inner[u]), 1, values(parts[p].inner));
@@ -86,17 +103,14 @@ struct ProjectionBatch {
     }
   }
 
-  /// Pieces that are measured and changed at once have to be looked at before. Sums of 2^24 products of values below
-  /// this limit stay in range.
-  static constexpr int limit = std::numeric_limits<T>::max_exponent - 13;
-
-  /// The first of the pieces that must not be changed before it is known what is in all; -1: none, or the caller knows.
+  /// Pieces that are measured and changed at once have to be looked at before: the first that must not be changed; -1:
+  /// none, or the caller knows.
   template <class B>
   static Index first_bad(const B& backend, std::span<const ProjectionUnit<T>> units,
                          const std::vector<ProjectionPiece<T>>& pieces, const std::vector<std::size_t>& unit_of) {
     const auto known = [&](std::size_t u) { return units[u].options.known_finite; };
     if (std::all_of(unit_of.begin(), unit_of.end(), known)) return -1;
-    return backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), limit);
+    return backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), kLargestExponent<T>);
   }
 
   /// \throws NonFiniteError
@@ -251,7 +265,7 @@ requires is_flat_subspace<Flat<T, B>> ProjectionResult project(TensorView gradie
                                         " elements, but its subspace lies in R^", subspace.dimension()}));
   }
   auto unit = detail::flat_unit(subspace, options, direction, name);
-  unit.pieces = {{gradient, gradient.size(), 1, subspace.basis(), {}}};
+  unit.pieces = {{gradient, gradient.size(), 1, subspace.basis(), {}, {}}};
   return project_units(subspace.backend(), std::span<const ProjectionUnit<T>>(&unit, 1)).front();
 }
 

@@ -125,11 +125,12 @@ class Projector {
   void check_tensors(std::span<const ConstTensorView> tensors, const char* what) const;
   void check_finite(std::span<const ConstTensorView> tensors, const char* what) const;
   void check_metric(std::span<const TensorView> steps, std::span<const ConstTensorView> metric) const;
-  std::vector<ProjectionUnit<T>> active_units(std::span<const TensorView> tensors, Direction direction,
+  std::vector<ProjectionUnit<T>> active_units(std::span<const TensorView> tensors,
+                                              std::span<const ConstTensorView> origins, Direction direction,
                                               Report& report) const;
   Report project(std::span<const TensorView> tensors, Direction direction, Index step) const;
-  ProjectionResult correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
-                                   std::span<const TensorView> after, std::span<const ConstTensorView> metric) const;
+  ProjectionResult correct_in_metric(const Unit& unit, std::span<const ConstTensorView> before,
+                                     std::span<const TensorView> after, std::span<const ConstTensorView> metric) const;
   ProjectionResult project_in_metric(const Unit& unit, std::span<const TensorView> steps,
                                      std::span<const ConstTensorView> metric) const;
   /// What a refresh has made for one unit.

@@ -187,14 +187,15 @@ void Projector<T, B>::check_tensors(std::span<const ConstTensorView> tensors, co
 }
 
 template <class T, class B>
-std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const TensorView> tensors, Direction direction,
-                                                             Report& report) const {
+std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const TensorView> tensors,
+                                                             std::span<const ConstTensorView> origins,
+                                                             Direction direction, Report& report) const {
   if (!ready()) {
     throw StateError("ogpsa: there is no subspace to project by yet; finish a refresh first (see refresh_due)");
   }
   std::vector<ProjectionUnit<T>> active;
   for (const auto& unit : units_) {
-    auto projection = detail::projection_unit(unit, blocks_, tensors, options_.projection,
+    auto projection = detail::projection_unit(unit, blocks_, tensors, origins, options_.projection,
                                               options_.reference.structured.damping, direction);
     if (projection.pieces.empty()) continue;
     detail::check_mode(projection);
@@ -209,7 +210,7 @@ Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction d
   check_tensors({std::vector<ConstTensorView>(tensors.begin(), tensors.end())},
                 direction == Direction::gradient ? "gradient" : "step");
   Report report{step, age(step), {}};
-  const auto active = active_units(tensors, direction, report);
+  const auto active = active_units(tensors, {}, direction, report);
   auto results = project_units(backend_, std::span<const ProjectionUnit<T>>(active));
   for (std::size_t i = 0; i < results.size(); ++i) report.entries[i].result = std::move(results[i]);
   return report;
@@ -219,8 +220,7 @@ Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction d
 template <class T, class B>
 void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, const char* what) const {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Index bad =
-        tensors[i].data ? backend_.first_beyond(tensors[i], std::numeric_limits<T>::max_exponent - 13) : -1;
+    const Index bad = tensors[i].data ? backend_.first_beyond(tensors[i], detail::kLargestExponent<T>) : -1;
     if (bad < 0) continue;
     const bool finite = backend_.first_non_finite(tensors[i]) != bad;
     throw NonFiniteError(
@@ -273,7 +273,7 @@ Report Projector<T, B>::project_steps(std::span<const TensorView> steps, std::sp
 template <class T, class B>
 ProjectionResult Projector<T, B>::project_in_metric(const Unit& unit, std::span<const TensorView> steps,
                                                     std::span<const ConstTensorView> metric) const {
-  const auto euclidean = detail::projection_unit(unit, blocks_, steps, options_.projection, 0.0, Direction::step);
+  const auto euclidean = detail::projection_unit(unit, blocks_, steps, {}, options_.projection, 0.0, Direction::step);
   std::vector<PieceCoefficients> parts;
   const auto inner = [&] {
     backend_.coefficients(std::span<const ProjectionPiece<T>>(euclidean.pieces), parts);
@@ -335,33 +335,37 @@ Report Projector<T, B>::project_weights(std::span<const ConstTensorView> before,
                                         std::span<const ConstTensorView> metric, Index step) const {
   check_tensors(before, "snapshot");
   check_tensors({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight");
+  std::vector<TensorView> direct(after.begin(), after.end()), scaled(after.size());
   for (std::size_t i = 0; i < after.size(); ++i) {
-    if ((after[i].data == nullptr) == (before[i].data == nullptr) && after[i].dtype == before[i].dtype) continue;
-    throw InvalidArgument(detail::text(
-        {"ogpsa: block '", blocks_[i].name, "': weights and their snapshot must both be given, in one data type"}));
+    if ((after[i].data == nullptr) != (before[i].data == nullptr) || after[i].dtype != before[i].dtype) {
+      throw InvalidArgument(detail::text(
+          {"ogpsa: block '", blocks_[i].name, "': weights and their snapshot must both be given, in one data type"}));
+    }
+    if (!metric.empty() && blocks_[i].form == Form::flat) std::swap(direct[i], scaled[i]);
   }
   // Whatever can go wrong does so before the weights are touched.
-  Report ignored;
-  active_units(after, Direction::step, ignored);
-  check_finite(before, "snapshot");
-  check_finite({std::vector<ConstTensorView>(after.begin(), after.end())}, "weight after the step");
-  if (!metric.empty()) check_metric(after, metric);
+  if (!metric.empty()) {
+    check_finite(before, "snapshot");
+    check_finite({std::vector<ConstTensorView>(scaled.begin(), scaled.end())}, "weight after the step");
+    check_metric(scaled, metric);
+  }
   Report report{step, age(step), {}};
+  const auto active = active_units(direct, before, Direction::step, report);
+  auto results = project_units(backend_, std::span<const ProjectionUnit<T>>(active));
+  for (std::size_t i = 0; i < results.size(); ++i) report.entries[i].result = std::move(results[i]);
   for (const auto& unit : units_) {
     const bool given =
-        std::any_of(unit.blocks.begin(), unit.blocks.end(), [&](std::size_t b) { return after[b].data != nullptr; });
-    if (given) report.entries.push_back(entry(unit, correct_weights(unit, before, after, metric)));
+        std::any_of(unit.blocks.begin(), unit.blocks.end(), [&](std::size_t b) { return scaled[b].data != nullptr; });
+    if (given) report.entries.push_back(entry(unit, correct_in_metric(unit, before, scaled, metric)));
   }
   return report;
 }
 
-/// Adds D' - D to the weights as the optimizer left them, rather than D' to the snapshot: where nothing is to be
-/// removed they stay bit for bit, and weights in half precision are rounded once. It takes two vectors of the unit's
-/// size.
+/// Takes two vectors of the unit's size, and Z.
 template <class T, class B>
-ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<const ConstTensorView> before,
-                                                  std::span<const TensorView> after,
-                                                  std::span<const ConstTensorView> metric) const {
+ProjectionResult Projector<T, B>::correct_in_metric(const Unit& unit, std::span<const ConstTensorView> before,
+                                                    std::span<const TensorView> after,
+                                                    std::span<const ConstTensorView> metric) const {
   auto step = backend_.template matrix<T>(unit.dimension, 1);
   std::vector<TensorView> views(blocks_.size());
   const auto rows = [&](std::size_t i) {
@@ -373,20 +377,10 @@ ProjectionResult Projector<T, B>::correct_weights(const Unit& unit, std::span<co
     backend_.load_difference(rows(i), after[b], before[b]);
     views[b] = {rows(i).data, dtype_of<T>(), blocks_[b].rows, blocks_[b].cols, blocks_[b].layout};
   }
-  const auto taken = step;
-  ProjectionResult result;
-  if (!metric.empty() && unit.form == Form::flat) {
-    result = project_in_metric(unit, views, metric);
-  } else {
-    auto projection = detail::projection_unit(unit, blocks_, std::span<const TensorView>(views), options_.projection,
-                                              options_.reference.structured.damping, Direction::step);
-    projection.options.known_finite = true;  // a difference of values that were looked at
-    result = project_units(backend_, std::span<const ProjectionUnit<T>>(&projection, 1)).front();
-  }
-  backend_.subtract_product(step.view(), taken.view(), detail::identity(1));
+  const ProjectionResult result = project_in_metric(unit, views, metric);
   for (std::size_t i = 0; i < unit.blocks.size(); ++i) {
     const std::size_t b = unit.blocks[i];
-    if (after[b].data != nullptr) backend_.add_to_tensor(after[b], MatrixView<const T>(rows(i)));
+    if (after[b].data != nullptr) backend_.move(after[b], before[b], MatrixView<const T>(rows(i)));
   }
   return result;
 }

@@ -49,20 +49,37 @@ bool worth_threads(std::span<const ProjectionPiece<T>> pieces) {
   return work >= kWorthThreads;
 }
 
-/// Rows [row, row + rows) and columns [col, col + cols) of a tensor of `fast` rows in memory as a dense panel, and
-/// back.
+/// Elements [begin, begin + n) of X, as `load` has those of a tensor, and back.
 template <class T>
-void load_panel(ConstTensorView tensor, Index fast, Index row, Index col, Dense<T>& panel) {
+const T* load(const ProjectionPiece<T>& piece, Index begin, Index n, T* buffer) {
+  if (piece.origin.data == nullptr) return load<T>(piece.tensor, begin, n, buffer);
+  load_difference(piece.tensor, piece.origin, begin, n, buffer);
+  return buffer;
+}
+template <class T>
+void store(const T* values, Index n, const ProjectionPiece<T>& piece, Index begin) {
+  if (piece.origin.data == nullptr) return store(values, n, piece.tensor, begin);
+  move(values, n, piece.tensor, piece.origin, begin);
+}
+template <class T>
+bool in_place(const ProjectionPiece<T>& piece) {
+  return piece.tensor.dtype == dtype_of<T>() && piece.origin.data == nullptr;
+}
+
+/// Rows [row, row + rows) and columns [col, col + cols) of a tensor (or the X of a piece) of `fast` rows in memory as
+/// a dense panel, and back.
+template <class T, class From>
+void load_panel(const From& source, Index fast, Index row, Index col, Dense<T>& panel) {
   for (Index j = 0; j < panel.cols(); ++j) {
     T* to = column(panel, j).data();
-    const T* from = load(tensor, (col + j) * fast + row, panel.rows(), to);
+    const T* from = load<T>(source, (col + j) * fast + row, panel.rows(), to);
     if (from != to) std::copy(from, from + panel.rows(), to);
   }
 }
 template <class T>
-void store_panel(const Dense<T>& panel, TensorView tensor, Index fast, Index row, Index col) {
+void store_panel(const Dense<T>& panel, const ProjectionPiece<T>& piece, Index fast, Index row, Index col) {
   for (Index j = 0; j < panel.cols(); ++j) {
-    store(column(panel, j).data(), panel.rows(), tensor, (col + j) * fast + row);
+    store(column(panel, j).data(), panel.rows(), piece, (col + j) * fast + row);
   }
 }
 
@@ -105,7 +122,7 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   Eigen::MatrixXd products(rank, 1);
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
-    const T* x = load<T>(piece.tensor, i, n, buffer);
+    const T* x = load<T>(piece, i, n, buffer);
     double square = rank == 0 ? squared_norm(x, n) : 0.0;
     in_groups_of_columns(rank, [&](auto count, Index k) {
       double sums[count + 1] = {};
@@ -128,7 +145,7 @@ void add_matrix_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
-    load_panel(piece.tensor, piece.fast, 0, j, panel);
+    load_panel(piece, piece.fast, 0, j, panel);
     const Dense<T> inner = rounded<T>(product<T>(piece.left.matrix(), Transpose::yes, view_of(panel)));
     const Eigen::MatrixXd part = product<T>(view_of(inner), Transpose::no, piece.right.row_range(j, panel.cols()));
     add_scaled(values(sum.inner), 1, values(part));
@@ -171,16 +188,16 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
   alignas(64) T buffer[kGranule];
   const Dense<T> remove = rounded<T>(change.remove);
   const bool write = !nothing_to_do(change);
-  const bool in_place = write && piece.tensor.dtype == dtype_of<T>();
+  const bool write_through = write && in_place(piece);
   double after = 0;
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
-    const T* x = load<T>(piece.tensor, i, n, buffer);
+    const T* x = load<T>(piece, i, n, buffer);
     if (!write) {
       after += squared_norm(x, n);
       continue;
     }
-    T* y = in_place ? static_cast<T*>(piece.tensor.data) + i : buffer;
+    T* y = write_through ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
     if (piece.left.cols == 0) {  // any column will do that is there
       const T none = 0;
@@ -193,7 +210,7 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
       });
     });
     after += square;
-    if (!in_place) store(buffer, n, piece.tensor, i);
+    if (!write_through) store<T>(buffer, n, piece, i);
   }
   return after;
 }
@@ -207,7 +224,7 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
   const Index width = panel_width(piece.fast, end - begin);
   for (Index j = begin; j < end; j += width) {
     panel.resize(piece.fast, std::min(width, end - j));
-    load_panel(piece.tensor, piece.fast, 0, j, panel);
+    load_panel(piece, piece.fast, 0, j, panel);
     if (nothing_to_do(change)) {
       after += squared_norm(panel.data(), panel.size());
       continue;
@@ -218,7 +235,7 @@ double change_matrix(const ProjectionPiece<T>& piece, const PieceChange& change,
             view_of(inner));
     gemm<T>(-1, piece.left.matrix(), Transpose::no, view_of(std::as_const(inner)), Transpose::no, view_of(panel));
     after += squared_norm(panel.data(), panel.size());
-    store_panel(panel, piece.tensor, piece.fast, 0, j);
+    store_panel(panel, piece, piece.fast, 0, j);
   }
   return after;
 }
@@ -277,10 +294,14 @@ Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponen
     const PieceTask& task = tasks[static_cast<std::size_t>(i)];
     const auto& piece = pieces[task.piece];
     const Index across = piece.slow == 1 ? 1 : piece.left.cols == 0 ? piece.slow : piece.fast;
-    visit_dtype(piece.tensor.dtype, [&](auto* tag) {
-      const auto* data = static_cast<decltype(tag)>(piece.tensor.data) + task.begin * across;
-      beyond[static_cast<std::size_t>(i)] = find_beyond(data, (task.end - task.begin) * across, exponent) >= 0;
-    });
+    const auto is_beyond = [&](ConstTensorView tensor) {
+      return tensor.data != nullptr && visit_dtype(tensor.dtype, [&](auto* tag) {
+               using S = std::remove_pointer_t<decltype(tag)>;
+               const S* data = static_cast<const S*>(tensor.data) + task.begin * across;
+               return find_beyond(data, (task.end - task.begin) * across, exponent) >= 0;
+             });
+    };
+    beyond[static_cast<std::size_t>(i)] = is_beyond(piece.tensor) || is_beyond(piece.origin);
   });
   const auto found = std::find(beyond.begin(), beyond.end(), 1);
   return found == beyond.end() ? -1 : static_cast<Index>(tasks[static_cast<std::size_t>(found - beyond.begin())].piece);
@@ -328,14 +349,14 @@ PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& ch
     const Index row = on_left ? 0 : j, col = on_left ? j : 0;
     const Index rows = on_left ? piece.fast : count, cols = on_left ? count : piece.slow;
     PieceNorms part;
-    if (piece.tensor.dtype == dtype_of<T>()) {
+    if (in_place(piece)) {
       T* const first = static_cast<T*>(piece.tensor.data) + col * piece.fast + row;
       part = change_panel(piece, change, MatrixView<T>(first, rows, cols, piece.fast));
     } else {
       panel.resize(rows, cols);
-      load_panel(piece.tensor, piece.fast, row, col, panel);
+      load_panel(piece, piece.fast, row, col, panel);
       part = change_panel(piece, change, view_of(panel));
-      store_panel(panel, piece.tensor, piece.fast, row, col);
+      store_panel(panel, piece, piece.fast, row, col);
     }
     norms.before += part.before;
     norms.inside += part.inside;

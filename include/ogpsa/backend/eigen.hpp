@@ -172,19 +172,11 @@ class EigenBackend {
   }
   template <class T>
   void load_difference(MatrixView<T> a, ConstTensorView x, ConstTensorView y) const {
-    for_elements(x, [&]<class S>(S*, Index i) {
-      using Wide = std::conditional_t<std::is_same_v<S, double>, double, T>;
-      const auto value = [i](const void* data) { return static_cast<Wide>(static_cast<const S*>(data)[i]); };
-      a.data[i] = static_cast<T>(value(x.data) - value(y.data));
-    });
+    for_segments(x, [&](Index begin, Index n) { detail::load_difference(x, y, begin, n, a.data + begin); });
   }
   template <class T>
-  void add_to_tensor(TensorView tensor, MatrixView<const T> a) const {
-    for_elements(tensor, [&]<class S>(S*, Index i) {
-      using Wide = std::conditional_t<std::is_same_v<S, double>, double, T>;
-      S& value = static_cast<S*>(tensor.data)[i];
-      value = static_cast<S>(static_cast<Wide>(value) + static_cast<Wide>(a.data[i]));
-    });
+  void move(TensorView tensor, ConstTensorView origin, MatrixView<const T> step) const {
+    for_segments(tensor, [&](Index begin, Index n) { detail::move(step.data + begin, n, tensor, origin, begin); });
   }
 
   /// sum <- sum + Y Y^T for Y = factor X (fast side) or Y^T Y (slow side), X the tensor's memory as fast x slow.
@@ -247,15 +239,11 @@ class EigenBackend {
   }
 
  private:
-  /// Calls f(null pointer of the storage type, i) for every element, in parallel.
+  /// Calls f(first element, how many) for the segments of a tensor, in parallel.
   template <class F>
-  static void for_elements(ConstTensorView tensor, F&& f) {
+  static void for_segments(ConstTensorView tensor, F&& f) {
     const auto segments = detail::row_segments(tensor.size());
-    visit_dtype(tensor.dtype, [&](auto* tag) {
-      detail::parallel_for(segments.count, [&](Index s) {
-        for (Index i = segments.begin(s); i < segments.end(s); ++i) f(tag, i);
-      });
-    });
+    detail::parallel_for(segments.count, [&](Index s) { f(segments.begin(s), segments.end(s) - segments.begin(s)); });
   }
 
   std::function<void(std::span<double>)> sum_over_ranks_;

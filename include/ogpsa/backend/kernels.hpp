@@ -239,6 +239,48 @@ void store(const T* values, Index n, TensorView tensor, Index begin) {
   visit_dtype(tensor.dtype, [&](auto* tag) { convert(values, static_cast<decltype(tag)>(tensor.data) + begin, n); });
 }
 
+/// Steps of stored values, in `T`; where these are in double, so is the difference.
+template <class S, class T>
+struct StepKernel {
+  using Wide = std::conditional_t<std::is_same_v<S, double>, double, T>;
+
+  /// step <- x - origin
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const S* x, const S* origin, T* step, Index n) {
+    for (Index i = 0; i < n; ++i) step[i] = static_cast<T>(static_cast<Wide>(x[i]) - static_cast<Wide>(origin[i]));
+  }
+  /// x <- x + (step - (x - origin))
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(S* x, const S* origin, const T* step, Index n) {
+    for (Index i = 0; i < n; ++i) {
+      const Wide value = static_cast<Wide>(x[i]);
+      const T taken = static_cast<T>(value - static_cast<Wide>(origin[i]));
+      x[i] = static_cast<S>(value + static_cast<Wide>(step[i] - taken));
+    }
+  }
+};
+
+/// Elements [begin, begin + n) of tensor - origin.
+template <class T>
+void load_difference(ConstTensorView tensor, ConstTensorView origin, Index begin, Index n, T* to) {
+  visit_dtype(tensor.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    run_best<StepKernel<S, T>>(static_cast<const S*>(tensor.data) + begin, static_cast<const S*>(origin.data) + begin,
+                               to, n);
+  });
+}
+
+/// Moves elements [begin, begin + n) of a tensor to where `step` leads from the origin, by adding the difference: what
+/// is there already keeps its bits, and the sum is rounded once.
+template <class T>
+void move(const T* step, Index n, TensorView tensor, ConstTensorView origin, Index begin) {
+  visit_dtype(tensor.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    run_best<StepKernel<S, T>>(static_cast<S*>(tensor.data) + begin, static_cast<const S*>(origin.data) + begin, step,
+                               n);
+  });
+}
+
 /// Where the exponent stands in a storage type.
 template <class S>
 struct ExponentField {
