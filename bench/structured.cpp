@@ -59,7 +59,10 @@ double flops_of(const BlockSpec& block, double share) {
   return 4 * static_cast<double>(block.size()) * std::ceil(share * side);
 }
 
-template <class S, Form form>
+enum class Of { gradient, step };
+
+/// \param of  a step is the difference of the weights and a snapshot, and corrects the weights
+template <class S, Form form, Of of = Of::gradient>
 void project(benchmark::State& state) {
   const auto blocks = matrices(form);
   const double share = static_cast<double>(state.range(0)) / 100;
@@ -67,14 +70,16 @@ void project(benchmark::State& state) {
   // Random orthonormal bases of the wanted ranks: what they span does not matter for the time.
   std::map<std::pair<Index, Index>, Subspace<float>> subspaces;
   std::vector<ProjectionUnit<float>> units;
-  bench::Gradients<S> gradients(blocks);
+  bench::Gradients<S> gradients(blocks), snapshot(of == Of::step ? blocks : std::vector<BlockSpec>{});
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const Index side = form == Form::input ? blocks[b].cols : blocks[b].rows;
     const auto rank = static_cast<Index>(std::ceil(share * static_cast<double>(side)));
     auto& subspace = subspaces[{side, rank}];
     if (subspace.rank() == 0) subspace = estimate(Eigen::MatrixXf::Random(side, rank).eval());
-    ProjectionPiece<float> piece = {gradients.views[b], blocks[b].cols, blocks[b].rows, {}, {}};
-    (form == Form::input ? piece.left : piece.right) = subspace.basis();
+    ProjectionPiece<float> piece = {gradients.views[b], blocks[b].cols, blocks[b].rows, {}, {}, {}};
+    if (of == Of::step) piece.origin = snapshot.views[b];
+    if (form == Form::input) piece.left = subspace.basis();
+    if (form == Form::output) piece.right = subspace.basis();
     units.push_back({.name = blocks[b].name, .pieces = {piece}});
     flops += flops_of(blocks[b], share);
   }
@@ -91,6 +96,12 @@ BENCHMARK(project<float, Form::input>)
     ->UseRealTime();
 BENCHMARK(project<float, Form::output>)->ArgName("share")->Arg(30)->Unit(benchmark::kMillisecond)->UseRealTime();
 BENCHMARK(project<bfloat16, Form::input>)->ArgName("share")->Arg(30)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+BENCHMARK(project<float, Form::input, Of::step>)
+    ->ArgName("share")
+    ->Arg(30)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 }  // namespace
 
