@@ -48,7 +48,7 @@ void run(const CudaBackend& backend, const Case& c, const char* type) {
     blocks.push_back({.name = std::to_string(b), .rows = c.rows, .cols = c.cols, .form = c.form});
     memory.push_back(backend.matrix<float>((size * static_cast<Index>(sizeof(S)) + 3) / 4, 1));
     tensors.emplace_back(memory.back().data(), dtype_of<S>(), c.rows, c.cols);
-    backend.add_to_tensor(tensors.back(), MatrixView<const float>(column.view()));
+    backend.move(tensors.back(), tensors.back(), MatrixView<const float>(column.view()));  // adds it
   }
   Projector<float, CudaBackend> projector(blocks, {.reference = {.structured = {.rank = {.max_rank = c.rank}}}},
                                           backend);

@@ -25,7 +25,7 @@ arms() {
 sft-plain-1e-5               $sft --method plain --sft_learning_rate 1e-5
 sft-plain-2e-5               $sft --method plain --sft_learning_rate 2e-5
 sft-replay-5e-5              $sft --method plain --sft_learning_rate 5e-5 $replay --replay_ratio 0.3334
-sft-ogpsa_step-5e-5          $sft --method ogpsa-step --sft_learning_rate 5e-5 --sft_refresh_every 30
+sft-ogpsa_step-5e-5          $sft --method ogpsa-step --sft_learning_rate 5e-5 --sft_refresh_every 20
 sft-structured-5e-5          $sft --method structured --sft_learning_rate 5e-5
 sft-structured_gradient-5e-5 $sft --method structured-gradient --sft_learning_rate 5e-5
 sft-structured_10-1e-4       $sft --method structured --sft_learning_rate 1e-4 --max_share 0.1
@@ -33,7 +33,7 @@ sft-structured_50-1e-4       $sft --method structured --sft_learning_rate 1e-4 -
 sft-structured_output-1e-4   $sft --method structured --sft_learning_rate 1e-4 --form output
 sft-structured_both-1e-4     $sft --method structured --sft_learning_rate 1e-4 --form both
 sft-structured_soft-1e-4     $sft --method structured --sft_learning_rate 1e-4 --max_share 1 --damping 0.1
-sft-structured_stream-1e-4   $sft --method structured --sft_learning_rate 1e-4 --sft_refresh_every 30 --streaming
+sft-structured_stream-1e-4   $sft --method structured --sft_learning_rate 1e-4 --sft_refresh_every 20 --streaming
 dpo-plain-5e-6               $dpo --method plain --dpo_learning_rate 5e-6
 dpo-plain-1e-5               $dpo --method plain --dpo_learning_rate 1e-5
 dpo-plain-2e-5               $dpo --method plain --dpo_learning_rate 2e-5
@@ -41,7 +41,7 @@ dpo-ogpsa-1e-5               $dpo --method ogpsa --dpo_learning_rate 1e-5 --dpo_
 dpo-structured-1e-5          $dpo --method structured --dpo_learning_rate 1e-5
 dpo-structured-2e-5          $dpo --method structured --dpo_learning_rate 2e-5
 sft_dpo-plain                $sft $dpo --method plain --sft_learning_rate 5e-5 --dpo_learning_rate 1e-5
-sft_dpo-ogpsa                $sft $dpo --method ogpsa --sft_learning_rate 5e-5 --sft_refresh_every 30 --dpo_learning_rate 1e-5 --dpo_refresh_every 10
+sft_dpo-ogpsa                $sft $dpo --method ogpsa --sft_learning_rate 5e-5 --sft_refresh_every 20 --dpo_learning_rate 1e-5 --dpo_refresh_every 10
 sft_dpo-structured           $sft $dpo --method structured --sft_learning_rate 1e-4 --dpo_learning_rate 2e-5
 ARMS
 }
@@ -53,13 +53,19 @@ heal() {
     --sft_max_steps 160 --sft_max_rows 400 --sft_dataset "$(printf ',%s' "$data"/general_sft/{ultrafeedback_sft,alpaca_en_demo,halueval_general,gsm8k,arc}_train.jsonl | cut -c 2-)"
 }
 
-# run NAME SEED OPTION...
+# run NAME SEED OPTION...: the base is evaluated in the first run alone.
 run() {
-  local name=$1 seed=$2
+  local run=$folder/runs/$1-seed$2 seed=$2
   shift 2
-  OMP_NUM_THREADS=1 "$align" train --config "$folder/study.toml" --model_name_or_path "$folder/heal/sft/model" \
-    --output_dir "$folder/runs/$name-seed$seed" --seed "$seed" "$@" >"$folder/runs/$name-seed$seed.log" 2>&1 &&
-    echo "$name, seed $seed: done" || echo "$name, seed $seed: failed, see $folder/runs/$name-seed$seed.log"
+  mkdir -p "$run"
+  [ ! -e "$folder/base.json" ] || cp -n "$folder/base.json" "$run/"
+  if OMP_NUM_THREADS=1 "$align" train --config "$folder/study.toml" --model_name_or_path "$folder/heal/sft/model" \
+    --output_dir "$run" --seed "$seed" "$@" >"$run.log" 2>&1; then
+    cp -n "$run/base.json" "$folder/"
+    echo "$run: done"
+  else
+    echo "$run: failed, see $run.log"
+  fi
 }
 export -f run
 export align folder

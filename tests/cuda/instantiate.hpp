@@ -66,9 +66,9 @@ class StagedCudaBackend : public ogpsa::CudaBackend {
     CudaBackend::load_difference(a, Staged(*this, x).view(), Staged(*this, y).view());
   }
   template <class T>
-  void add_to_tensor(TensorView tensor, MatrixView<const T> a) const {
+  void move(TensorView tensor, ConstTensorView origin, MatrixView<const T> step) const {
     const Staged staged(*this, tensor);
-    CudaBackend::add_to_tensor(staged.view(), a);
+    CudaBackend::move(staged.view(), Staged(*this, origin).view(), step);
     staged.write_back();
   }
   template <class T>
@@ -157,6 +157,8 @@ class StagedCudaBackend : public ogpsa::CudaBackend {
       for (auto& piece : pieces_) {
         staged_.push_back(std::make_unique<Staged>(backend, piece.tensor));
         piece.tensor = staged_.back()->view();
+        origins_.push_back(std::make_unique<Staged>(backend, piece.origin));
+        piece.origin = origins_.back()->view();
       }
     }
     std::span<const ogpsa::ProjectionPiece<T>> pieces() const { return pieces_; }
@@ -166,7 +168,7 @@ class StagedCudaBackend : public ogpsa::CudaBackend {
 
    private:
     std::vector<ogpsa::ProjectionPiece<T>> pieces_;
-    std::vector<std::unique_ptr<Staged>> staged_;
+    std::vector<std::unique_ptr<Staged>> staged_, origins_;
   };
 };
 

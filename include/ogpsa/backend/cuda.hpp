@@ -147,9 +147,9 @@ class CudaBackend {
     detail::cuda::elementwise(session(), detail::cuda::Operation::difference, a, detail::cuda::mutable_view(x), y.data);
   }
   template <class T>
-  void add_to_tensor(TensorView tensor, MatrixView<const T> a) const {
-    const MatrixView<T> values(const_cast<T*>(a.data), a.rows, a.cols, a.stride);  // only read
-    detail::cuda::elementwise(session(), detail::cuda::Operation::add_to_tensor, values, tensor);
+  void move(TensorView tensor, ConstTensorView origin, MatrixView<const T> step) const {
+    const MatrixView<T> values(const_cast<T*>(step.data), step.rows, step.cols, step.stride);  // only read
+    detail::cuda::elementwise(session(), detail::cuda::Operation::move, values, tensor, origin.data);
   }
 
   /// \throws InvalidArgument: bases are kept in full here
@@ -212,10 +212,17 @@ class CudaBackend {
   template <class T>
   Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponent) const {
     std::vector<ConstTensorView> tensors;
-    for (const auto& piece : pieces) tensors.push_back(piece.tensor);
+    std::vector<Index> piece_of;
+    for (std::size_t p = 0; p < pieces.size(); ++p) {
+      for (const ConstTensorView tensor : {ConstTensorView(pieces[p].tensor), pieces[p].origin}) {
+        if (tensor.data == nullptr) continue;
+        tensors.push_back(tensor);
+        piece_of.push_back(static_cast<Index>(p));
+      }
+    }
     const auto found = ask(detail::cuda::Question::first_beyond, tensors, exponent);
-    for (std::size_t p = 0; p < found.size(); ++p) {
-      if (detail::cuda::as_index(found[p]) >= 0) return static_cast<Index>(p);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (detail::cuda::as_index(found[i]) >= 0) return piece_of[i];
     }
     return -1;
   }

@@ -179,10 +179,10 @@ OGPSA_KERNEL ogpsa_copy(Copy c) {
 
 enum Operation {
   kScaleColumns,  // a(i, j) <- factors[j] a(i, j)
-  kAddScaled,     // a(i, j) <- a(i, j) + weight x[i + j rows]
+  kAddScaled,     // a(i, j) <- a(i, j) + weight x[i + j x_stride]
   kDivideRows,    // a(i, j) <- a(i, j) / x[i]
-  kDifference,    // a[i] <- x[i] - y[i]
-  kAddToTensor,   // x[i] <- x[i] + a[i]
+  kDifference,    // a(i, j) <- x - y, of x and y at i + j x_stride
+  kMove,          // x <- x + (a(i, j) - (x - y)), of the same
   kMultiply,      // a[i] <- factors[i] a[i]
 };
 
@@ -196,37 +196,51 @@ struct Elementwise {
   const void* y;
   const double* factors;
   double weight;
+  Index x_stride;
 };
+
+// x - origin in the arithmetic type; of doubles as doubles.
+template <class T, class S>
+OGPSA_DEVICE inline T difference(S x, S origin) {
+  using W = typename Wide<T, decltype(value(x))>::Type;
+  return static_cast<T>(static_cast<W>(value(x)) - static_cast<W>(value(origin)));
+}
+
+// x <- x + (step - (x - origin)): what is there already keeps its bits.
+template <class T, class S>
+OGPSA_DEVICE inline void move(T step, S origin, S* x) {
+  using W = typename Wide<T, decltype(value(origin))>::Type;
+  const T added = step - difference<T>(*x, origin);
+  store(static_cast<W>(value(*x)) + static_cast<W>(added), x);
+}
 
 template <class T>
 OGPSA_DEVICE inline void elementwise(const Elementwise& e) {
   const ColumnPart part = column_part(e.rows);
   phase([&](int t) {
     visit(e.dtype, [&](auto* tag) {
-      auto* x = static_cast<decltype(tag)>(e.x);
-      const auto* y = static_cast<decltype(tag)>(const_cast<void*>(e.y));
+      auto* x = static_cast<decltype(tag)>(e.x) + part.column * e.x_stride;
+      const auto* y = static_cast<decltype(tag)>(const_cast<void*>(e.y)) + part.column * e.x_stride;
       T* a = static_cast<T*>(e.a) + part.column * e.stride;
-      using Value = decltype(value(*tag));
-      using W = typename Wide<T, Value>::Type;
       for (Index i = part.begin + t; i < part.end; i += kThreads) {
         switch (e.operation) {
           case kScaleColumns:
             a[i] = static_cast<T>(static_cast<double>(a[i]) * e.factors[part.column]);
             break;
           case kAddScaled:
-            a[i] += static_cast<T>(e.weight * static_cast<double>(value(x[i + part.column * e.rows])));
+            a[i] += static_cast<T>(e.weight * static_cast<double>(value(x[i])));
             break;
           case kDivideRows:
-            a[i] /= static_cast<T>(value(x[i]));
+            a[i] /= static_cast<T>(value(x[i - part.column * e.x_stride]));
             break;
           case kDifference:
-            a[i] = static_cast<T>(static_cast<W>(value(x[i])) - static_cast<W>(value(y[i])));
+            a[i] = difference<T>(x[i], y[i]);
             break;
           case kMultiply:
             a[i] = static_cast<T>(static_cast<double>(a[i]) * e.factors[i]);
             break;
           default:
-            store(static_cast<W>(value(x[i])) + static_cast<W>(a[i]), x + i);
+            move(a[i], y[i], x + i);
         }
       }
     });
@@ -412,6 +426,7 @@ constexpr Index kVectorTask = 16384;  // elements that a block handles
 // A vector and the basis to project it by (size x rank, columns `stride` apart).
 struct Vector {
   void* data;
+  const void* origin;  // null, or the vector is data - origin, and what changes it is added to data
   const void* basis;
   Index size;
   Index stride;
@@ -434,13 +449,14 @@ struct Measure {
 template <class T, class S>
 OGPSA_DEVICE inline void measure_elements(const S* x, const Vector& v, Index first, int columns, Index begin, Index end,
                                           int t, double (*sums)[kThreads]) {
+  const S* origin = static_cast<const S*>(v.origin);
   const T* basis = static_cast<const T*>(v.basis) + first * v.stride;
   double total[kTogether + 1] = {};
   for (Index chunk = begin + t; chunk < end; chunk += kLongestSum * kThreads) {
     const Index last = end < chunk + kLongestSum * kThreads ? end : chunk + kLongestSum * kThreads;
     T part[kTogether] = {};
     for (Index i = chunk; i < last; i += kThreads) {
-      const T xi = static_cast<T>(value(x[i]));
+      const T xi = origin ? difference<T>(x[i], origin[i]) : static_cast<T>(value(x[i]));
       OGPSA_UNROLL
       for (int c = 0; c < kTogether; ++c) {
         if (c < columns) part[c] += basis[c * v.stride + i] * xi;
@@ -505,16 +521,21 @@ template <class T, class S>
 OGPSA_DEVICE inline double change_elements(S* x, const Vector& v, const double* remove, const T* first_ones,
                                            bool nothing, Index begin, Index end, int t) {
   const T* basis = static_cast<const T*>(v.basis);
+  const S* origin = static_cast<const S*>(v.origin);
   const T keep = static_cast<T>(v.keep);
   const Index ready = v.rank < kThreads ? v.rank : kThreads;
   double after = 0;
   for (Index i = begin + t; i < end; i += kThreads) {
-    T xi = static_cast<T>(value(x[i]));
+    T xi = origin ? difference<T>(x[i], origin[i]) : static_cast<T>(value(x[i]));
     if (!nothing) {
       xi *= keep;
       for (Index c = 0; c < ready; ++c) xi -= first_ones[c] * basis[c * v.stride + i];
       for (Index c = ready; c < v.rank; ++c) xi -= static_cast<T>(remove[c]) * basis[c * v.stride + i];
-      store(xi, x + i);
+      if (origin) {
+        move(xi, origin[i], x + i);
+      } else {
+        store(xi, x + i);
+      }
     }
     after += static_cast<double>(xi) * static_cast<double>(xi);
   }

@@ -93,7 +93,7 @@ inline void copy(const Session& session, Strided from, Strided to, Index rows, I
   session->module().launch("ogpsa_copy", column_blocks(rows, cols), session->stream(), parameters);
 }
 
-enum class Operation : int { scale_columns, add_scaled, divide_rows, difference, add_to_tensor, multiply };
+enum class Operation : int { scale_columns, add_scaled, divide_rows, difference, move, multiply };
 
 struct ElementwiseParameters {
   int operation;
@@ -104,11 +104,13 @@ struct ElementwiseParameters {
   const void* y;
   const double* factors;
   double weight;
+  Index x_stride;
 };
 
+/// \param x  its columns, and those of y, lie `x_stride` elements apart; 0: as many as a has rows
 template <class T>
 void elementwise(const Session& session, Operation operation, MatrixView<T> a, TensorView x, const void* y = nullptr,
-                 const double* factors = nullptr, double weight = 1) {
+                 const double* factors = nullptr, double weight = 1, Index x_stride = 0) {
   if (a.empty()) return;
   const ElementwiseParameters parameters{static_cast<int>(operation),
                                          static_cast<int>(x.dtype),
@@ -119,7 +121,8 @@ void elementwise(const Session& session, Operation operation, MatrixView<T> a, T
                                          x.data,
                                          y,
                                          factors,
-                                         weight};
+                                         weight,
+                                         x_stride > 0 ? x_stride : a.rows};
   session->module().launch(typed<T>("ogpsa_elementwise"), column_blocks(a.rows, a.cols), session->stream(), parameters);
 }
 

@@ -24,13 +24,13 @@ class LinearProjection {
       const Index rank = kind(piece) == Kind::vector ? piece.left.cols : 0;
       first_.push_back(measure_.results());
       if (kind(piece) == Kind::vector) {
-        change_.add(piece.tensor, piece.left.data, piece.left.stride, rank, 1, changes[p].keep, measure_.results());
+        change_.add(piece, piece.left.data, piece.left.stride, rank, 1, changes[p].keep, measure_.results());
         append_weights(piece, changes[p]);
       } else {
-        after_.add(whole(piece), nullptr, 0, 0, 1);
+        after_.add(piece, nullptr, 0, 0, 1);
       }
       weights_.push_back(0);  // |x|^2 is not removed
-      measure_.add(whole(piece), piece.left.data, piece.left.stride, rank, rank + 1);
+      measure_.add(piece, piece.left.data, piece.left.stride, rank, rank + 1);
     }
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       inner_.push_back(static_cast<Index>(weights_.size()));

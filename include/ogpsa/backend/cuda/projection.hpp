@@ -18,6 +18,7 @@ inline constexpr Index kVectorTask = 16384;
 
 struct VectorEntry {
   void* data;
+  const void* origin;
   const void* basis;
   Index size;
   Index stride;
@@ -47,14 +48,15 @@ class VectorTable {
   explicit VectorTable(Slot slot) : slot_(slot) {}
 
   /// \param results  numbers for each task; \param remove  where its coefficients start
-  void add(TensorView tensor, const void* basis, Index stride, Index rank, Index results, double keep = 1,
+  template <class T>
+  void add(const ProjectionPiece<T>& piece, const void* basis, Index stride, Index rank, Index results, double keep = 1,
            Index remove = 0) {
-    const Index tasks = (tensor.size() + kVectorTask - 1) / kVectorTask;
+    const Index size = piece.fast * piece.slow, tasks = (size + kVectorTask - 1) / kVectorTask;
     rows_.push_back({partial_, tasks, results, results_});
     results_ += results;
     if (tasks == 0) return;
-    entries_.push_back({tensor.data, basis, tensor.size(), stride, rank, tasks_, partial_, remove, keep,
-                        static_cast<int>(tensor.dtype), 0});
+    entries_.push_back({piece.tensor.data, piece.origin.data, basis, size, stride, rank, tasks_, partial_, remove, keep,
+                        static_cast<int>(piece.tensor.dtype), 0});
     tasks_ += tasks;
     partial_ += tasks * results;
   }
@@ -92,33 +94,45 @@ class VectorTable {
   Index tasks_ = 0, partial_ = 0, results_ = 0;
 };
 
-template <class T>
-TensorView whole(const ProjectionPiece<T>& piece) {
-  return {piece.tensor.data, piece.tensor.dtype, 1, piece.fast * piece.slow};
-}
-
-/// Columns (or rows) of a matrix in the arithmetic type: its own memory, or a copy that `write_back` returns.
+/// Columns (or rows) of the X of a piece in the arithmetic type: the tensor's own memory, or a copy that `write_back`
+/// returns.
 template <class T>
 class Panel {
  public:
   Panel(const Session& session, const ProjectionPiece<T>& piece, Index row, Index col, Index rows, Index cols)
-      : memory_{nullptr, piece.tensor.dtype, 1, piece.fast} {
-    visit_dtype(piece.tensor.dtype, [&](auto* tag) {
-      auto* first = static_cast<decltype(tag)>(piece.tensor.data) + row + col * piece.fast;
-      memory_.data = first;
-      if constexpr (std::is_same_v<decltype(tag), T*>) view_ = {first, rows, cols, piece.fast};
+      : dtype_(piece.tensor.dtype), stride_(piece.fast) {
+    visit_dtype(dtype_, [&](auto* tag) {
+      using S = std::remove_pointer_t<decltype(tag)>;
+      auto* first = static_cast<S*>(piece.tensor.data) + row + col * stride_;
+      memory_ = first;
+      if (piece.origin.data != nullptr) {
+        origin_ = static_cast<const S*>(piece.origin.data) + row + col * stride_;
+      } else if constexpr (std::is_same_v<S, T>) {
+        view_ = {first, rows, cols, stride_};
+      }
     });
     if (view_.data) return;
     view_ = {session->scratch<T>(kPanel, rows * cols), rows, cols};
-    copy(session, memory_, strided(view_), rows, cols);
+    if (origin_ != nullptr) {
+      elementwise(session, Operation::difference, view_, {memory_, dtype_, 1, 0}, origin_, nullptr, 1, stride_);
+    } else {
+      copy(session, {memory_, dtype_, 1, stride_}, strided(view_), rows, cols);
+    }
   }
   MatrixView<T> view() const { return view_; }
   void write_back(const Session& session) const {
-    if (view_.data != memory_.data) copy(session, strided(view_), memory_, view_.rows, view_.cols);
+    if (origin_ != nullptr) {
+      elementwise(session, Operation::move, view_, {memory_, dtype_, 1, 0}, origin_, nullptr, 1, stride_);
+    } else if (view_.data != memory_) {
+      copy(session, strided(view_), {memory_, dtype_, 1, stride_}, view_.rows, view_.cols);
+    }
   }
 
  private:
-  Strided memory_;
+  DType dtype_;
+  Index stride_;
+  void* memory_ = nullptr;
+  const void* origin_ = nullptr;
   MatrixView<T> view_;
 };
 
@@ -155,7 +169,7 @@ void coefficients(const Session& session, std::span<const ProjectionPiece<T>> pi
   Index matrices = 0;
   for (const auto& p : pieces) {
     const bool vector = p.slow == 1;
-    table.add(whole(p), p.left.data, p.left.stride, vector ? p.left.cols : 0, vector ? p.left.cols + 1 : 1);
+    table.add(p, p.left.data, p.left.stride, vector ? p.left.cols : 0, vector ? p.left.cols + 1 : 1);
     if (!vector) matrices += p.left.cols * p.right.cols;
   }
   double* results = session->scratch<double>(kResults, table.results() + matrices);
@@ -216,10 +230,10 @@ void change(const Session& session, std::span<const ProjectionPiece<T>> pieces, 
     const auto& piece = pieces[p];
     const auto& remove = changes[p].remove;
     if (piece.slow == 1) {
-      vectors.add(piece.tensor, piece.left.data, piece.left.stride, piece.left.cols, 1, changes[p].keep,
+      vectors.add(piece, piece.left.data, piece.left.stride, piece.left.cols, 1, changes[p].keep,
                   static_cast<Index>(removed.size()));
     } else {
-      matrices.add(whole(piece), nullptr, 0, 0, 1);
+      matrices.add(piece, nullptr, 0, 0, 1);
     }
     removed.insert(removed.end(), remove.data(), remove.data() + remove.size());
   }
@@ -293,7 +307,7 @@ void change_side(const Session& session, std::span<const ProjectionPiece<T>> pie
   Index squares_count = 0;
   for (std::size_t p = 0; p < pieces.size(); ++p) {
     const auto& remove = changes[p].remove;
-    table.add(whole(pieces[p]), nullptr, 0, 0, 1);
+    table.add(pieces[p], nullptr, 0, 0, 1);
     removed.insert(removed.end(), remove.data(), remove.data() + remove.size());
     squares_count += side_squares(pieces[p]);
   }
