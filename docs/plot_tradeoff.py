@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""plot_tradeoff.py OUT.svg STAGE RUN...: safety against capability of runs of `ogpsa_align train` (needs matplotlib).
+"""plot_tradeoff.py OUT.svg STAGE RUN...: safety against capability of runs of `ogpsa_align train` (needs matplotlib), and
+a table of them in Markdown on the standard output.
 
-A run is a folder with a summary.json; runs of one method and form are joined by a line. To the lower left is better."""
+A run is a folder with a summary.json. Runs that differ in their seeds alone are one point, with the standard deviation
+over the seeds as its bars; points of one method and form are joined by a line. To the lower left is better."""
 
 import json
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -13,31 +16,81 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-out, stage, *runs = sys.argv[1:]
-arms, base = defaultdict(list), None
-for run in runs:
-    summary = json.loads((Path(run) / "summary.json").read_text())
-    settings = json.loads((Path(run) / "settings.json").read_text())[stage]
-    base = summary["base"]
-    result = summary[stage]["evaluation"]
-    protection, train = settings["protection"], settings["train"]
-    method = protection["method"]
-    if method.startswith("structured"):
-        method += f", {protection['form']} side, {100 * protection['max_share']:.0f} %"
-    if train["replay_ratio"] > 0:
-        method = f"replay, {100 * train['replay_ratio'] / (1 + train['replay_ratio']):.0f} %"
-    arms[method].append((train["learning_rate"], result["safety_loss"], result["general_loss"] - base["general_loss"]))
 
-figure, axes = plt.subplots(figsize=(7, 4.5))
-for (method, points), marker in zip(sorted(arms.items()), "osD^vPX*"):
-    points.sort()
-    axes.plot([p[1] for p in points], [p[2] for p in points], marker=marker, label=method, linewidth=1)
-    for rate, x, y in points:
-        axes.annotate(f"{rate:g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
-axes.set_xlabel("loss of safe answers, held out (base: %.2f)" % base["safety_loss"])
-axes.set_ylabel("rise of the general loss")
-axes.axhline(0, color="grey", linewidth=0.5)
-axes.legend(fontsize=8)
-axes.grid(alpha=0.3)
-figure.tight_layout()
-figure.savefig(out, metadata={"Date": None})
+def arm_of(settings):
+    """What a run differs in from others, the learning rate and the seed aside."""
+    protection, train = settings["protection"], settings["train"]
+    name = protection["method"]
+    if name.startswith("structured"):
+        name += f", {protection['form']} side" + ("s" if protection["form"] == "both" else "")
+        name += ", soft" if protection["damping"] > 0 else f", {100 * protection['max_share']:.0f} %"
+        name += ", streamed" if protection["streaming"] else ""
+    if train["replay_ratio"] > 0:
+        name = f"replay, {100 * train['replay_ratio'] / (1 + train['replay_ratio']):.0f} %"
+    return name
+
+
+def read(runs, stage):
+    """{(arm, learning rate): [result of each seed]}, and the result of the base."""
+    points, base = defaultdict(list), None
+    for run in runs:
+        summary = json.loads((Path(run) / "summary.json").read_text())
+        settings = json.loads((Path(run) / "settings.json").read_text())[stage]
+        base = summary["base"]
+        points[arm_of(settings), settings["train"]["learning_rate"]].append(summary[stage]["evaluation"])
+    return points, base
+
+
+def mean_and_spread(results, key):
+    values = [r[key] for r in results]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def cell(results, key, scale, digits, base=None):
+    mean, spread = mean_and_spread(results, key)
+    text = f"{scale * mean:.{digits}f}" + (f" ±{scale * spread:.{digits}f}" if len(results) > 1 else "")
+    return text + (f" ({mean - base:+.3f})" if base is not None else "")
+
+
+COLUMNS = [("accuracy", 100, 1), ("refusals", 100, 0), ("false_refusals", 100, 0), ("safety_loss", 1, 3),
+           ("preference_accuracy", 100, 1)]
+
+
+def print_table(points, base):
+    print("| arm | learning rate | seeds | general loss (tax) | accuracy | refuses harmful, % | refuses harmless, % |"
+          " safety loss | prefers the safe answer, % |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    row = " | ".join(cell([base], *c) for c in COLUMNS)
+    print(f"| base | | | {cell([base], 'general_loss', 1, 3)} | {row} |")
+    for (arm, rate), results in sorted(points.items()):
+        row = " | ".join(cell(results, *c) for c in COLUMNS)
+        print(f"| {arm} | {rate:g} | {len(results)} | {cell(results, 'general_loss', 1, 3, base['general_loss'])} | {row} |")
+
+
+def plot(points, base, out):
+    lines = defaultdict(list)
+    for (arm, rate), results in points.items():
+        lines[arm].append((rate, mean_and_spread(results, "safety_loss"), mean_and_spread(results, "general_loss")))
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for (arm, line), marker in zip(sorted(lines.items()), "osD^vPX*<>hd"):
+        line.sort()
+        x, x_bars = zip(*(p[1] for p in line))
+        y, y_bars = zip(*((p[2][0] - base["general_loss"], p[2][1]) for p in line))
+        axes.errorbar(x, y, xerr=x_bars, yerr=y_bars, marker=marker, label=arm, linewidth=1, elinewidth=0.7)
+        for rate, *_ in line:
+            at = [p[0] for p in line].index(rate)
+            axes.annotate(f"{rate:g}", (x[at], y[at]), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    axes.set_xlabel(f"loss of safe answers, held out (base: {base['safety_loss']:.2f})")
+    axes.set_ylabel("rise of the general loss")
+    axes.axhline(0, color="grey", linewidth=0.5)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    out, stage, *runs = sys.argv[1:]
+    points, base = read(runs, stage)
+    print_table(points, base)
+    plot(points, base, out)

@@ -4,8 +4,9 @@
 #   tests/run.sh [core|torch|cuda|sanitize|all]...
 #
 #   core      the library without LibTorch, each header alone, the short examples, each way in (tests/consumers)
-#   torch     the LibTorch adapter with Debian's LibTorch 1.13; adapter and trainer with PyPI's 2.15
-#   cuda      the CUDA backend without a GPU (docs/gpu.md); needs the CUDA toolkit, and is not in `all`: it takes 5 minutes more
+#   torch     the LibTorch adapter with Debian's LibTorch 1.13, and where there is a CUDA toolkit also with the CUDA backend,
+#             without a GPU; adapter and trainer with PyPI's 2.15
+#   cuda      the CUDA backend without a GPU and without LibTorch (docs/gpu.md); needs the toolkit. In `all` it is in `torch`
 #   sanitize  the core under ASan and UBSan, the threads under TSan
 #
 # Builds are in build/, logs in build/logs/. PyPI's LibTorch (1.3 GB) is kept in ${XDG_CACHE_HOME:-~/.cache}/ogpsa.
@@ -38,7 +39,10 @@ if wanted torch; then
   install_packages libcli11-dev libfmt-dev libonig-dev libutf8proc-dev zlib1g-dev python3-pip
   if debian_torch; then
     install_packages "${debian_torch_packages[@]}"
-    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CORE_TESTS=OFF -DOGPSA_ALIGN=OFF -DOGPSA_HEADERS_ALONE=OFF
+    cuda=OFF
+    if cuda_toolkit; then cuda=ON; else echo "torch-debian: without the CUDA backend, there is no CUDA toolkit here"; fi
+    build_and_test torch-debian torch -DOGPSA_TORCH_DIR=/usr -DOGPSA_CUDA=$cuda -DOGPSA_CORE_TESTS=OFF -DOGPSA_ALIGN=OFF \
+      -DOGPSA_HEADERS_ALONE=OFF
   else
     echo "torch-debian: left out, this system has no package libtorch-dev"
   fi

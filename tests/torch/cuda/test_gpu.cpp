@@ -26,12 +26,15 @@ bool no_gpu() {
   return true;
 }
 
-/// Tensors of a vector, a matrix and a convolution; the same on every device.
+/// Tensors of a vector, a matrix and a convolution; the same on every device. Those of different seeds have a part in
+/// common, so that to project one by the other changes it by much more than rounding does.
 std::vector<Tensor> random_tensors(std::int64_t seed, ::torch::Dtype dtype, const at::Device& device) {
-  ::torch::manual_seed(static_cast<std::uint64_t>(seed));
   std::vector<Tensor> tensors;
   for (const auto& sizes : std::vector<std::vector<std::int64_t>>{{70000}, {96, 160}, {24, 3, 5, 5}}) {
-    tensors.push_back(::torch::randn(sizes).to(dtype).to(device));
+    ::torch::manual_seed(1000);
+    const Tensor common = ::torch::randn(sizes);
+    ::torch::manual_seed(static_cast<std::uint64_t>(seed));
+    tensors.push_back((::torch::randn(sizes) + common).to(dtype).to(device));
   }
   return tensors;
 }
@@ -76,7 +79,7 @@ void check_close(const std::vector<Tensor>& a, const std::vector<Tensor>& b, con
   for (std::size_t i = 0; i < a.size(); ++i) {
     CAPTURE(i);
     const double change = test::two_norm(b[i] - before[i]);
-    CHECK(change > 1e-3 * test::two_norm(before[i]));
+    CHECK(change > 0.05 * test::two_norm(before[i]));
     CHECK(test::two_norm(a[i] - b[i]) <= tolerance * test::two_norm(b[i]));
   }
 }
