@@ -28,5 +28,8 @@ fi
 stage "configure" cmake --preset torch -B build/align "${cmake_options[@]}" -DOGPSA_TORCH_DIR="$torch_dir" \
   -DOGPSA_BUILD_TESTS=OFF
 stage "build" cmake --build build/align -j "$jobs" --target ogpsa_align
+# glibc (2.35 or later) asks for large pages: tensors come and go in every step, and a step of SmolLM2-135M spent about a
+# tenth of its time on having small pages cleared.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 cd "$caller" # paths among the arguments are the caller's
 exec "$root/build/align/examples/align/ogpsa_align" "$@"

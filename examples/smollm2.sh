@@ -42,6 +42,7 @@ get_model() {
 precision=()
 if grep -qs avx512_bf16 /proc/cpuinfo; then precision=(--bf16); fi
 
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large tensors in large pages: see examples/run.sh
 cd "$caller" # paths among the arguments are the caller's
 healed=$folder/heal/sft/model
 [ -e "$folder/heal/summary.json" ] || "$align" train --model_name_or_path "$folder/SmolLM2-135M-Instruct" --output_dir "$folder/heal" \

@@ -69,6 +69,7 @@ run() {
 }
 export -f run
 export align folder
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large tensors in large pages: see examples/run.sh
 
 sed "s|@DATA@|$data|g" "$here/study.toml" >"$folder/study.toml"
 heal
