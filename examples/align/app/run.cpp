@@ -17,6 +17,7 @@
 #include "train/checkpoint.hpp"
 #include "train/json_file.hpp"
 #include "train/metrics.hpp"
+#include "train/random.hpp"
 #include "train/reference_cache.hpp"
 
 namespace align {
@@ -176,7 +177,8 @@ void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomi
     }
     return;
   }
-  const auto loss = loss_of(stage, model, stage.settings.dataset, stage.settings.max_rows, "reference_log_probs");
+  const auto loss = loss_of(stage, model, stage.settings.dataset, stage.settings.max_rows, "reference_log_probs",
+                            stage.settings.train.max_steps * stage.settings.train.rows_per_step());
   std::shared_ptr<const Loss> replay;
   if (!stage.settings.replay_dataset.empty()) {
     replay = loss_of(stage, model, stage.settings.replay_dataset, options_.reference_rows, "replay_log_probs");
@@ -191,8 +193,28 @@ void AlignmentRun::execute(const Stage& stage, CausalLm& model, const std::atomi
   Checkpoints(folder).remove();
 }
 
+namespace {
+
+/// As many pairs as a run sees that ends within its first epoch: the reference policy need not be asked for the others.
+/// \param seen  0: all
+std::vector<Example> pairs_seen(std::vector<Example> examples, std::int64_t seen, std::uint64_t seed) {
+  const auto pairs = static_cast<std::int64_t>(examples.size() / 2);
+  if (seen == 0 || seen >= pairs) return examples;
+  auto order = epoch_order(seed, 0, pairs);
+  order.resize(static_cast<std::size_t>(seen));
+  std::sort(order.begin(), order.end());
+  std::vector<Example> result;
+  for (const auto pair : order) {
+    for (const auto i : {2 * pair, 2 * pair + 1}) result.push_back(std::move(examples[static_cast<std::size_t>(i)]));
+  }
+  return result;
+}
+
+}  // namespace
+
 std::shared_ptr<const Loss> AlignmentRun::loss_of(const Stage& stage, CausalLm& model, const Paths& files,
-                                                  std::int64_t rows, const std::string& cache) const {
+                                                  std::int64_t rows, const std::string& cache,
+                                                  std::int64_t seen) const {
   std::vector<Example> examples;
   for (const auto& file : files) {
     auto some = stage.preferences ? loader_.preferences(file, rows, options_.seed)
@@ -202,6 +224,7 @@ std::shared_ptr<const Loss> AlignmentRun::loss_of(const Stage& stage, CausalLm& 
   if (!stage.preferences) {
     return std::make_shared<SftLoss>(std::move(examples), loader_.padding(), options_.label_smoothing_factor);
   }
+  examples = pairs_seen(std::move(examples), seen, options_.seed);
   const auto reference = cached_reference_log_probs(options_.output_dir / stage.name / (cache + ".safetensors"), model,
                                                     examples, loader_.padding(), options_.evaluation.eval_batch_size);
   return std::make_shared<DpoLoss>(std::move(examples), loader_.padding(), reference, options_.loss);

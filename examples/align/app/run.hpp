@@ -50,7 +50,7 @@ class AlignmentRun {
   void execute(const Stage& stage, CausalLm& model, const std::atomic<bool>& stop) const;
   void train(const Stage& stage, Trainer& trainer, const std::atomic<bool>& stop) const;
   std::shared_ptr<const Loss> loss_of(const Stage& stage, CausalLm& model, const Paths& files, std::int64_t rows,
-                                      const std::string& cache) const;
+                                      const std::string& cache, std::int64_t seen = 0) const;
   std::vector<Reference> references_of(const Stage& stage, CausalLm& model) const;
   nlohmann::json result_of(const Stage& stage, CausalLm& model) const;
   void save_model(const Stage& stage, CausalLm& model) const;
