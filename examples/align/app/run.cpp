@@ -257,6 +257,7 @@ void AlignmentRun::train(const Stage& stage, Trainer& trainer, const std::atomic
     if (saved != trainer.step()) checkpoints.save(trainer.step(), [&](const auto& path) { trainer.save(path); });
     saved = trainer.step();
   };
+  const HeedsStop here;
   while (!trainer.done()) {
     const auto record = trainer.advance();
     metrics.write(line_of(record, trainer.protection()));

@@ -38,6 +38,7 @@ int run(const CommandLine& line) {
   const Workbench bench(line.study, tasks, line.out);
   fmt::print("{} runs in {}, {} at a time. {} general and {} safety rows; {} dropped by max_length\n", plan.size(),
              line.out.string(), line.jobs, tasks.pretraining.size(), tasks.safety.size(), bench.dropped());
+  const HeedsStop here;
   stop_on_signals();
   if (!Workers(bench, std::move(plan)).run(line.jobs)) {
     fmt::print(stderr, "Stopped; the same command goes on from here.\n");
