@@ -402,6 +402,18 @@ TEST_CASE("errors: weights whose difference overflows are left alone") {
   }
 }
 
+TEST_CASE("errors: that gradients are known to be finite says nothing about weights") {
+  const auto projector = ready_projector<float>({.projection = {.known_finite = true}});
+  const Tensors<float> before(blocks);
+  Tensors<float> after(blocks);
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    auto to = after;
+    to[b][1] = std::numeric_limits<float>::quiet_NaN();
+    check_message(message<NonFiniteError>([&] { projector.project_weights(before.const_views(), to.views()); }),
+                  {"'" + blocks[b].name + "'", "weight after the step element 1", "NaN or infinite"});
+  }
+}
+
 TEST_CASE("errors: every one is an ogpsa::Error, and that is a std::runtime_error") {
   CHECK_THROWS_AS(throw NonFiniteError("x"), Error);
   CHECK_THROWS_AS(throw InvalidArgument("x"), Error);

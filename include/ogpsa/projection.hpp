@@ -29,6 +29,17 @@ template <class T>
 template <class T>
 inline constexpr int kLargestExponent = std::numeric_limits<T>::max_exponent - 13;
 
+/// \throws NonFiniteError for a value that is not finite, or so large that the arithmetic could overflow.
+template <class T, class B>
+void check_values(const B& backend, ConstTensorView tensor, const std::string& block, const char* what) {
+  const Index bad = tensor.data != nullptr ? backend.first_beyond(tensor, kLargestExponent<T>) : -1;
+  if (bad < 0) return;
+  const bool finite = backend.first_non_finite(tensor) != bad;
+  throw NonFiniteError(
+      detail::text({"ogpsa: block '", block, "': ", what, " element ", bad,
+                    finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
+}
+
 /// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
 template <class T, class B>
 [[noreturn]] void throw_bad_piece(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {
@@ -37,15 +48,8 @@ template <class T, class B>
     if (unit.pieces[i].tensor.data == piece.tensor.data) name = unit.piece_names[i];
   }
   if (piece.origin.data != nullptr) {
-    for (const bool after : {true, false}) {
-      const ConstTensorView tensor = after ? ConstTensorView(piece.tensor) : piece.origin;
-      const Index bad = backend.first_beyond(tensor, kLargestExponent<T>);
-      if (bad < 0) continue;
-      const bool finite = backend.first_non_finite(tensor) != bad;
-      throw NonFiniteError(
-          detail::text({"ogpsa: block '", name, "': ", after ? "weight after the step" : "snapshot", " element ", bad,
-                        finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
-    }
+    check_values<T>(backend, piece.tensor, name, "weight after the step");
+    check_values<T>(backend, piece.origin, name, "snapshot");
   }
   const Index bad = backend.first_non_finite(piece.tensor);
   if (bad < 0) throw_out_of_range(unit, name);

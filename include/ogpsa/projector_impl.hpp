@@ -198,6 +198,7 @@ std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const Ten
     auto projection = detail::projection_unit(unit, blocks_, tensors, origins, options_.projection,
                                               options_.reference.structured.damping, direction);
     if (projection.pieces.empty()) continue;
+    if (!origins.empty()) projection.options.known_finite = false;  // that is said of gradients, not of weights
     detail::check_mode(projection);
     active.push_back(std::move(projection));
     report.entries.push_back(entry(unit, {}));
@@ -220,12 +221,7 @@ Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction d
 template <class T, class B>
 void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, const char* what) const {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Index bad = tensors[i].data ? backend_.first_beyond(tensors[i], detail::kLargestExponent<T>) : -1;
-    if (bad < 0) continue;
-    const bool finite = backend_.first_non_finite(tensors[i]) != bad;
-    throw NonFiniteError(
-        detail::text({"ogpsa: block '", blocks_[i].name, "': ", what, " element ", bad,
-                      finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
+    detail::check_values<T>(backend_, tensors[i], blocks_[i].name, what);
   }
 }
 
