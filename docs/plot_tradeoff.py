@@ -77,9 +77,8 @@ def plot(points, base, out):
         x, x_bars = zip(*(p[1] for p in line))
         y, y_bars = zip(*((p[2][0] - base["general_loss"], p[2][1]) for p in line))
         axes.errorbar(x, y, xerr=x_bars, yerr=y_bars, marker=marker, label=arm, linewidth=1, elinewidth=0.7)
-        for rate, *_ in line:
-            at = [p[0] for p in line].index(rate)
-            axes.annotate(f"{rate:g}", (x[at], y[at]), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        for (rate, *_), *point in zip(line, x, y):
+            axes.annotate(f"{rate:g}", point, textcoords="offset points", xytext=(5, 4), fontsize=7)
     axes.set_xlabel(f"loss of safe answers, held out (base: {base['safety_loss']:.2f})")
     axes.set_ylabel("rise of the general loss")
     axes.axhline(0, color="grey", linewidth=0.5)

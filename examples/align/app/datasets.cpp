@@ -16,16 +16,13 @@ ChatTemplate chat_template(std::shared_ptr<const Tokenizer> tokenizer, const std
   return ChatTemplate(std::move(tokenizer), model, chat_format(name));
 }
 
-/// `count` of the items (0: all), drawn by the seed, in the order in which they stood.
+/// The items of `drawn_rows`.
 template <class T>
 std::vector<T> draw(std::vector<T> items, std::int64_t count, std::uint64_t seed) {
-  const auto all = static_cast<std::int64_t>(items.size());
-  if (count <= 0 || count >= all) return items;
-  auto order = epoch_order(seed, 0, all);
-  order.resize(static_cast<std::size_t>(count));
-  std::sort(order.begin(), order.end());
   std::vector<T> drawn;
-  for (const auto i : order) drawn.push_back(std::move(items[static_cast<std::size_t>(i)]));
+  for (const auto i : drawn_rows(seed, count, static_cast<std::int64_t>(items.size()))) {
+    drawn.push_back(std::move(items[static_cast<std::size_t>(i)]));
+  }
   return drawn;
 }
 

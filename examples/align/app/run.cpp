@@ -198,13 +198,8 @@ namespace {
 /// As many pairs as a run sees that ends within its first epoch: the reference policy need not be asked for the others.
 /// \param seen  0: all
 std::vector<Example> pairs_seen(std::vector<Example> examples, std::int64_t seen, std::uint64_t seed) {
-  const auto pairs = static_cast<std::int64_t>(examples.size() / 2);
-  if (seen == 0 || seen >= pairs) return examples;
-  auto order = epoch_order(seed, 0, pairs);
-  order.resize(static_cast<std::size_t>(seen));
-  std::sort(order.begin(), order.end());
   std::vector<Example> result;
-  for (const auto pair : order) {
+  for (const auto pair : drawn_rows(seed, seen, static_cast<std::int64_t>(examples.size() / 2))) {
     for (const auto i : {2 * pair, 2 * pair + 1}) result.push_back(std::move(examples[static_cast<std::size_t>(i)]));
   }
   return result;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <string_view>
@@ -50,6 +51,14 @@ inline std::vector<std::int64_t> epoch_order(std::uint64_t seed, std::int64_t ep
   Random random(Random(seed).next() ^ static_cast<std::uint64_t>(epoch));
   random.shuffle(order);
   return order;
+}
+
+/// `count` of the rows (0 or too many: all), drawn by the seed, in ascending order.
+inline std::vector<std::int64_t> drawn_rows(std::uint64_t seed, std::int64_t count, std::int64_t rows) {
+  auto drawn = epoch_order(seed, 0, rows);
+  if (count > 0 && count < rows) drawn.resize(static_cast<std::size_t>(count));
+  std::sort(drawn.begin(), drawn.end());
+  return drawn;
 }
 
 }  // namespace align
