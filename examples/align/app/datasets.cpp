@@ -28,12 +28,6 @@ std::vector<T> draw(std::vector<T> items, std::int64_t count, std::uint64_t seed
 
 constexpr std::uint64_t kEvaluationSeed = 0;
 
-void require_rows(const std::vector<Example>& examples, const std::filesystem::path& file, std::int64_t max_length) {
-  if (!examples.empty()) return;
-  throw ogpsa::InvalidArgument(
-      fmt::format("'{}': no answer begins within max_length = {} tokens; raise max_length", file.string(), max_length));
-}
-
 }  // namespace
 
 DatasetLoader::DatasetLoader(const std::filesystem::path& model, const TextOptions& options,
@@ -59,62 +53,39 @@ std::vector<Row> DatasetLoader::take(Rows<Row> read, std::int64_t rows, std::uin
 }
 
 Example DatasetLoader::encode(const std::vector<Message>& messages, std::size_t prompt_messages) const {
-  auto [tokens, answer] = chat_.render(messages, /*add_generation_prompt=*/false);
-  if (prompt_messages > 0) {
-    const std::vector<Message> prompt(messages.begin(),
-                                      messages.begin() + static_cast<std::ptrdiff_t>(prompt_messages));
-    const auto before = chat_.render(prompt, /*add_generation_prompt=*/true).tokens.size();
-    std::fill(answer.begin(), answer.begin() + static_cast<std::ptrdiff_t>(std::min(before, answer.size())), false);
-  }
+  auto [tokens, answer] = chat_.render(messages, /*add_generation_prompt=*/false, prompt_messages);
   return Example(std::move(tokens), std::move(answer));
+}
+
+std::vector<Example> DatasetLoader::used(Dataset data, const char* rows, const std::filesystem::path& file) const {
+  log_(fmt::format("  {} {} used, of these {} cut to {} tokens; {} dropped, whose answer was cut away", data.rows, rows,
+                   data.cut, options_.max_length, data.dropped));
+  if (data.rows > 0) return std::move(data.examples);
+  throw ogpsa::InvalidArgument(fmt::format("'{}': no answer begins within max_length = {} tokens; raise max_length",
+                                           file.string(), options_.max_length));
 }
 
 std::vector<Example> DatasetLoader::conversations(const std::filesystem::path& file, std::int64_t rows,
                                                   std::uint64_t seed) const {
-  std::vector<Example> examples;
-  std::int64_t cut = 0, dropped = 0;
+  Dataset data;
   for (const auto& row : take(read_conversations(file, read_options()), rows, seed)) {
-    auto example = encode(row.messages, 0);
-    const auto length = static_cast<std::int64_t>(example.tokens.size());
-    example.truncate(options_.max_length);
-    if (example.answer_tokens() == 0) {
-      ++dropped;
-      continue;
-    }
-    cut += length > options_.max_length;
-    examples.push_back(std::move(example));
+    data.add({encode(row.messages, 0)}, options_.max_length);
   }
-  log_(fmt::format("  {} rows used, of these {} cut to {} tokens; {} dropped, since no answer was left",
-                   examples.size(), cut, options_.max_length, dropped));
-  require_rows(examples, file, options_.max_length);
-  return examples;
+  return used(std::move(data), "rows", file);
 }
 
 std::vector<Example> DatasetLoader::preferences(const std::filesystem::path& file, std::int64_t rows,
                                                 std::uint64_t seed) const {
-  std::vector<Example> examples;
-  std::int64_t cut = 0, dropped = 0;
+  Dataset data;
   for (const auto& row : take(read_preferences(file, read_options()), rows, seed)) {
-    std::vector<Example> pair;
-    bool longer = false;
-    for (const auto* answer : {&row.chosen, &row.rejected}) {
+    const auto with = [&](const std::vector<Message>& answer) {
       auto messages = row.prompt;
-      messages.insert(messages.end(), answer->begin(), answer->end());
-      pair.push_back(encode(messages, row.prompt.size()));
-      longer |= static_cast<std::int64_t>(pair.back().tokens.size()) > options_.max_length;
-      pair.back().truncate(options_.max_length);
-    }
-    if (std::min(pair[0].answer_tokens(), pair[1].answer_tokens()) == 0) {
-      ++dropped;
-      continue;
-    }
-    cut += longer;
-    for (auto& example : pair) examples.push_back(std::move(example));
+      messages.insert(messages.end(), answer.begin(), answer.end());
+      return encode(messages, row.prompt.size());
+    };
+    data.add({with(row.chosen), with(row.rejected)}, options_.max_length);
   }
-  log_(fmt::format("  {} pairs used, of these {} cut to {} tokens; {} dropped, since an answer was not left",
-                   examples.size() / 2, cut, options_.max_length, dropped));
-  require_rows(examples, file, options_.max_length);
-  return examples;
+  return used(std::move(data), "pairs", file);
 }
 
 std::vector<MultipleChoice> DatasetLoader::multiple_choice(const std::filesystem::path& file, std::int64_t rows) const {

@@ -43,7 +43,10 @@ class DatasetLoader {
   /// Tells what was read, and draws from it.
   template <class Row>
   std::vector<Row> take(Rows<Row> read, std::int64_t rows, std::uint64_t seed) const;
+  /// Answers among the first `prompt_messages` are prompt.
   Example encode(const std::vector<Message>& messages, std::size_t prompt_messages) const;
+  /// Tells how many `rows` (what they are called) of a file are used. \throws ogpsa::InvalidArgument when none is
+  std::vector<Example> used(Dataset data, const char* rows, const std::filesystem::path& file) const;
 
   TextOptions options_;
   std::function<void(const std::string&)> log_;

@@ -80,18 +80,24 @@ TEST_CASE("conversations become the tokens of apply_chat_template, and the answe
   }
 }
 
-TEST_CASE("the answer is the content and the token that ends the turn") {
+TEST_CASE("the answer is the content and the token that ends the turn, after the messages that are prompt") {
+  const std::vector<Message> messages = {
+      {"user", "Why?"}, {"assistant", "No bread."}, {"user", "And now?"}, {"assistant", "Still none."}};
   for (const auto& [name, format] : kKnown) {
     const auto tokenizer = make_tokenizer(text_fixture(name).at("tokenizer"));
     const ChatTemplate chat(tokenizer, "/no/such/folder", chat_format(format));
-    const auto rendered = chat.render(
-        {{"user", "Why?"}, {"assistant", "No bread."}, {"user", "And now?"}, {"assistant", "Still none."}}, false);
-    Tokens answer;
-    for (std::size_t i = 0; i < rendered.tokens.size(); ++i) {
-      if (rendered.answer[i]) answer.push_back(rendered.tokens[i]);
-    }
+    const auto answers = [&](std::size_t prompt_messages) {
+      const auto rendered = chat.render(messages, false, prompt_messages);
+      Tokens answer;
+      for (std::size_t i = 0; i < rendered.tokens.size(); ++i) {
+        if (rendered.answer[i]) answer.push_back(rendered.tokens[i]);
+      }
+      return tokenizer->decode(answer, /*skip_special=*/false);
+    };
     const std::string end = format == std::string("llama3.1") ? "<|eot_id|>" : "<|im_end|>";
-    CHECK(tokenizer->decode(answer, /*skip_special=*/false) == "No bread." + end + "Still none." + end);
+    CHECK(answers(0) == "No bread." + end + "Still none." + end);
+    CHECK(answers(3) == "Still none." + end);
+    CHECK(answers(4) == "");
     CHECK(chat.end_of_turn() == tokenizer->id(end));
   }
 }
@@ -100,7 +106,7 @@ TEST_CASE("a conversation without template is its contents, and an end where it 
   const auto tokenizer = make_tokenizer(text_fixture("llama").at("tokenizer"));
   const ChatTemplate chat(tokenizer, "/no/such/folder", ChatFormat::none);
   const std::vector<Message> messages = {{"system", "S\n"}, {"user", "Q: bread?\nA:"}, {"assistant", " rye"}};
-  const auto rendered = chat.render(messages, false);
+  const auto rendered = chat.render(messages, false, /*prompt_messages=*/2);
   Tokens expected = {tokenizer->bos().value()};
   for (const char* part : {"S\n", "Q: bread?\nA:"}) {
     for (const auto token : tokenizer->encode(part)) expected.push_back(token);

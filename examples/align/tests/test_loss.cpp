@@ -32,9 +32,9 @@ std::vector<double> token_losses(CausalLm& model, const Example& example) {
 TEST_CASE("labels are masked by position: the end of turn counts although padding is the same token") {
   const WordTokenizer tokenizer({"a", "b", "c"});
   REQUIRE(tokenizer.end() == tokenizer.padding());
-  const auto example = encode(tokenizer, "a b", "c", 10);
+  const auto example = encode(tokenizer, "a b", "c");
   CHECK(tokenizer.decode(example.tokens) == "<user> a b <assistant> c <end>");
-  const auto longer = encode(tokenizer, "a", "b c a", 10);
+  const auto longer = encode(tokenizer, "a", "b c a");
   const Example* examples[] = {&example, &longer};
   const auto batch = collate(examples, tokenizer.padding(), torch::kCPU);
   CHECK(batch.ids.sizes() == torch::IntArrayRef({2, 7}));
@@ -134,6 +134,8 @@ TEST_CASE("rows whose answer is cut away are dropped and counted; none left is a
   CHECK(encode(tokenizer, rows, 20).examples.size() == 3);
   const auto some = encode(tokenizer, rows, 5);  // <user> a a a a <assistant> has 6
   CHECK(some.dropped == 1);
+  CHECK(some.rows == 2);
+  CHECK(some.cut == 2);  // 7 and 6 tokens
   REQUIRE(some.examples.size() == 2);
   CHECK(some.examples[0].answer_tokens() == 2);
   CHECK_THROWS_WITH_AS(encode(tokenizer, rows, 3), doctest::Contains("max_length = 3"), ogpsa::InvalidArgument);

@@ -115,6 +115,10 @@ void check_messages(const std::vector<Message>& messages) {
   }
 }
 
+bool is_answer(const std::vector<Message>& messages, std::size_t i, std::size_t prompt_messages) {
+  return i >= prompt_messages && messages[i].role == "assistant";
+}
+
 }  // namespace
 
 ChatFormat chat_format(std::string_view name) {
@@ -171,8 +175,7 @@ class ChatTemplate::Writer {
   void add(std::string text, std::size_t answer_begin = Part::kNoAnswer) {
     if (!text.empty()) parts_.push_back({std::move(text), answer_begin});
   }
-  void turn(const std::string& role, std::string_view content) {
-    const bool answer = role == "assistant";
+  void turn(const std::string& role, std::string_view content, bool answer) {
     const auto before = header(role);
     add(before + std::string(content), answer ? before.size() : Part::kNoAnswer);
     add(chatml_ ? "<|im_end|>" : "<|eot_id|>", answer ? 0 : Part::kNoAnswer);
@@ -239,10 +242,10 @@ void ChatTemplate::check_special_tokens() const {
   }
 }
 
-std::vector<ChatTemplate::Part> ChatTemplate::parts(const std::vector<Message>& messages,
-                                                    bool add_generation_prompt) const {
+std::vector<ChatTemplate::Part> ChatTemplate::parts(const std::vector<Message>& messages, bool add_generation_prompt,
+                                                    std::size_t prompt_messages) const {
   check_messages(messages);
-  if (format_ == ChatFormat::none) return plain(messages);
+  if (format_ == ChatFormat::none) return plain(messages, prompt_messages);
   const bool llama = format_ == ChatFormat::llama3_1;
   const auto content = [&](const Message& message) {
     return llama ? text::strip(message.content) : std::string_view(message.content);
@@ -251,17 +254,20 @@ std::vector<ChatTemplate::Part> ChatTemplate::parts(const std::vector<Message>& 
   writer.add(bos_);
   const bool has_system = messages[0].role == "system";
   const auto system = std::string(has_system ? content(messages[0]) : default_system_);
-  writer.turn("system", (llama ? std::string(kLlamaDates) : "") + system);
+  writer.turn("system", (llama ? std::string(kLlamaDates) : "") + system, /*answer=*/false);
   for (std::size_t i = has_system ? 1 : 0; i < messages.size(); ++i) {
-    writer.turn(messages[i].role, content(messages[i]));
+    writer.turn(messages[i].role, content(messages[i]), is_answer(messages, i, prompt_messages));
   }
   if (add_generation_prompt) writer.generation_prompt();
   return writer.take();
 }
 
-std::vector<ChatTemplate::Part> ChatTemplate::plain(const std::vector<Message>& messages) const {
+std::vector<ChatTemplate::Part> ChatTemplate::plain(const std::vector<Message>& messages,
+                                                    std::size_t prompt_messages) const {
   std::vector<Part> parts;
-  for (const auto& [role, content] : messages) parts.push_back({content, role == "assistant" ? 0 : Part::kNoAnswer});
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    parts.push_back({messages[i].content, is_answer(messages, i, prompt_messages) ? 0 : Part::kNoAnswer});
+  }
   if (messages.back().role == "assistant") parts.push_back({end_, 0});
   return parts;
 }
@@ -280,14 +286,15 @@ void ChatTemplate::append(const Part& part, Rendered& rendered) const {
   rendered.answer.insert(rendered.answer.end(), tokens.size() - first, true);
 }
 
-Rendered ChatTemplate::render(const std::vector<Message>& messages, bool add_generation_prompt) const {
+Rendered ChatTemplate::render(const std::vector<Message>& messages, bool add_generation_prompt,
+                              std::size_t prompt_messages) const {
   Rendered rendered;
   const auto bos = format_ == ChatFormat::none ? tokenizer_->bos() : std::nullopt;
   if (bos) {
     rendered.tokens.push_back(*bos);
     rendered.answer.push_back(false);
   }
-  for (const auto& part : parts(messages, add_generation_prompt)) append(part, rendered);
+  for (const auto& part : parts(messages, add_generation_prompt, prompt_messages)) append(part, rendered);
   if (format_ != ChatFormat::none && rendered.tokens != tokenizer_->encode(text(messages, add_generation_prompt))) {
     throw ogpsa::InvalidArgument(
         "the tokenizer joins text across the special tokens of the chat template, so that it "
@@ -298,7 +305,7 @@ Rendered ChatTemplate::render(const std::vector<Message>& messages, bool add_gen
 
 std::string ChatTemplate::text(const std::vector<Message>& messages, bool add_generation_prompt) const {
   std::string text;
-  for (const auto& part : parts(messages, add_generation_prompt)) text += part.text;
+  for (const auto& part : parts(messages, add_generation_prompt, 0)) text += part.text;
   return text;
 }
 

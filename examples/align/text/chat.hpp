@@ -46,8 +46,10 @@ class ChatTemplate {
   /// tokens in training and in generation: first the tokenizer's bos, if any, and after an assistant's turn that ends
   /// the conversation the eos token.
   ///
+  /// \param prompt_messages  that many at the front are prompt: what an assistant says there is no answer
   /// \throws ogpsa::InvalidArgument when there is no message, or for a role other than system, user and assistant
-  Rendered render(const std::vector<Message>& messages, bool add_generation_prompt) const;
+  Rendered render(const std::vector<Message>& messages, bool add_generation_prompt,
+                  std::size_t prompt_messages = 0) const;
 
   /// The text that render() turns into tokens.
   std::string text(const std::vector<Message>& messages, bool add_generation_prompt) const;
@@ -65,8 +67,9 @@ class ChatTemplate {
                std::optional<ChatFormat> format);
 
   void check_special_tokens() const;
-  std::vector<Part> parts(const std::vector<Message>& messages, bool add_generation_prompt) const;
-  std::vector<Part> plain(const std::vector<Message>& messages) const;
+  std::vector<Part> parts(const std::vector<Message>& messages, bool add_generation_prompt,
+                          std::size_t prompt_messages) const;
+  std::vector<Part> plain(const std::vector<Message>& messages, std::size_t prompt_messages) const;
   void append(const Part& part, Rendered& rendered) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
@@ -37,8 +38,25 @@ struct Example {
 /// Rows as tokens, for SFT one example a row, for DPO two (chosen, rejected).
 struct Dataset {
   std::vector<Example> examples;
-  std::int64_t cut = 0;      ///< rows of which something lay beyond the maximum length
-  std::int64_t dropped = 0;  ///< rows of which no answer was left
+  std::int64_t rows = 0;     ///< that are used
+  std::int64_t cut = 0;      ///< of these, rows of which something lay beyond the maximum length
+  std::int64_t dropped = 0;  ///< rows of which no answer is left below it
+
+  /// Cuts the examples of a row to `max_length` tokens; a row of which an example has no answer then is dropped.
+  void add(std::vector<Example> row, std::int64_t max_length) {
+    bool longer = false;
+    for (auto& example : row) {
+      longer |= static_cast<std::int64_t>(example.tokens.size()) > max_length;
+      example.truncate(max_length);
+    }
+    if (!std::all_of(row.begin(), row.end(), [](const Example& e) { return e.answer_tokens() > 0; })) {
+      ++dropped;
+      return;
+    }
+    ++rows;
+    cut += longer;
+    std::move(row.begin(), row.end(), std::back_inserter(examples));
+  }
 };
 
 /// Examples side by side (B of them, T tokens, A answer tokens in total).
