@@ -90,6 +90,27 @@ RunOptions with_model_found(RunOptions o) {
   return o;
 }
 
+void check_protection(const StageSettings& settings, const std::string& stage, bool lora) {
+  const auto& protection = settings.protection;
+  if (protection.method == Method::plain) return;
+  if (settings.reference_dataset.empty()) {
+    throw ogpsa::InvalidArgument(
+        fmt::format("--method {} needs --{}_reference_dataset: files of general rows", name(protection.method), stage));
+  }
+  if (protection.mode == "conflicting" && settings.reference_dataset.size() > 1) {
+    throw ogpsa::InvalidArgument(fmt::format(
+        "--projection_mode conflicting is defined for one objective, and --{}_reference_dataset has {} files; give one "
+        "file, or use one-sided",
+        stage, settings.reference_dataset.size()));
+  }
+  if (lora && is_structured(protection.method)) {
+    throw ogpsa::InvalidArgument(fmt::format(
+        "--method {} protects the weight matrices of the layers, which are frozen with LoRA; use --method ogpsa-step, "
+        "or train all weights (without --lora_r)",
+        name(protection.method)));
+  }
+}
+
 }  // namespace
 
 AlignmentRun::AlignmentRun(RunOptions options)
@@ -103,10 +124,7 @@ AlignmentRun::AlignmentRun(RunOptions options)
   }
   for (const auto& stage : stages_) {
     check(stage.settings.train);
-    if (stage.settings.protection.method != Method::plain && stage.settings.reference_dataset.empty()) {
-      throw ogpsa::InvalidArgument(fmt::format("--method {} needs --{}_reference_dataset: files of general rows",
-                                               name(stage.settings.protection.method), stage.name));
-    }
+    check_protection(stage.settings, stage.name, options_.lora.lora_r > 0);
   }
   check(options_.loss);
   if (!options_.dtype.empty()) dtype_of(options_.dtype);

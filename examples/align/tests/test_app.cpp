@@ -98,6 +98,13 @@ TEST_CASE("a folder belongs to one set of options; what cannot be is said before
   auto without = small_run(project, "never", "ogpsa");
   without.sft.reference_dataset.clear();
   CHECK_THROWS_WITH_AS(run_to_the_end(without), doctest::Contains("sft_reference_dataset"), ogpsa::InvalidArgument);
+  auto adapter = small_run(project, "never", "structured");
+  adapter.lora.lora_r = 2;
+  CHECK_THROWS_WITH_AS(run_to_the_end(adapter), doctest::Contains("ogpsa-step"), ogpsa::InvalidArgument);
+  auto conflicting = small_run(project, "never", "ogpsa");
+  conflicting.sft.protection.mode = "conflicting";
+  conflicting.sft.reference_dataset.push_back(project / "general.jsonl");
+  CHECK_THROWS_WITH_AS(run_to_the_end(conflicting), doctest::Contains("2 files"), ogpsa::InvalidArgument);
   CHECK(!std::filesystem::exists(without.output_dir));
 }
 

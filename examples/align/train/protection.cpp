@@ -69,8 +69,6 @@ T named(const char* option, const std::string& name, std::initializer_list<std::
   throw ogpsa::InvalidArgument(std::string(option) + " '" + name + "' is unknown; use one of " + known);
 }
 
-bool is_structured(Method method) { return method == Method::structured || method == Method::structured_gradient; }
-
 ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
   ogpsa::torch::Options result;
   result.refresh_every = options.refresh_every > 0 ? options.refresh_every : std::numeric_limits<std::int64_t>::max();
@@ -115,6 +113,8 @@ ogpsa::torch::Objective objective(const Reference& reference, CausalLm model, st
 }
 
 }  // namespace
+
+bool is_structured(Method method) { return method == Method::structured || method == Method::structured_gradient; }
 
 const char* name(Method method) {
   for (const auto& m : kMethods) {

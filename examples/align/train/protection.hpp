@@ -24,6 +24,8 @@ enum class Method {
   structured_gradient,  ///< the same on the gradient, before AdamW
 };
 
+bool is_structured(Method method);
+
 /// plain, ogpsa, ogpsa-step, structured, structured-gradient
 const char* name(Method method);
 /// \throws ogpsa::InvalidArgument for another name
