@@ -65,12 +65,30 @@ std::string last_name(const std::string& pointer) {
   return pointer.substr(begin + 1, end - begin - 1);
 }
 
-/// What tells an arm from the others of its method: "max_share 0.3, refresh_every 30".
+/// "SFT", "DPO" or "SFT→DPO".
+std::string stages_of(const json& settings) {
+  std::vector<std::string> names;
+  if (settings.contains("sft")) names.push_back("SFT");
+  if (settings.contains("dpo")) names.push_back("DPO");
+  return fmt::format("{}", fmt::join(names, "→"));
+}
+
+/// Without the stages that another arm has not: of what one lacks, no option differs.
+json common_with(json settings, const json& other) {
+  for (const char* stage : kStages) {
+    if (!other.contains(stage)) erase(settings, {stage});
+  }
+  return settings.flatten();
+}
+
+/// What tells an arm from the others of its method: "DPO, max_share 0.3, refresh_every 30".
 std::string difference(const Arm& arm, const std::vector<const Arm*>& others) {
-  const auto own = arm.settings.flatten();
+  const auto all = arm.settings.flatten();
   std::set<std::string> pointers;
+  std::string result;
   for (const auto* other : others) {
-    const auto its = other->settings.flatten();
+    if (const auto stages = stages_of(arm.settings); stages != stages_of(other->settings)) result = stages;
+    const auto own = common_with(arm.settings, other->settings), its = common_with(other->settings, arm.settings);
     for (const auto* both : {&own, &its}) {
       for (const auto& [pointer, value] : both->items()) {
         if (own.value(pointer, json()) != its.value(pointer, json())) pointers.insert(pointer);
@@ -80,10 +98,9 @@ std::string difference(const Arm& arm, const std::vector<const Arm*>& others) {
   std::map<std::string, std::vector<std::string>> values;  // of both stages, by name
   for (const auto& pointer : pointers) {
     auto& texts = values[last_name(pointer)];
-    const auto text = value_text(own.value(pointer, json()));
+    const auto text = value_text(all.value(pointer, json()));
     if (std::find(texts.begin(), texts.end(), text) == texts.end()) texts.push_back(text);
   }
-  std::string result;
   std::size_t count = 0;
   for (const auto& [name, texts] : values) {
     if (++count > kNamedDifferences) return result + ", …";

@@ -438,6 +438,11 @@ TEST_CASE("an arm holds the runs that differ in learning rate and seed") {
   other["sft"]["dataset"] = {"data/helpful.jsonl"};
   CHECK(labels({settings("plain"), other}) == Labels{"plain, dataset safety.jsonl", "plain, dataset helpful.jsonl"});
   CHECK(report::arms_of({settings("ogpsa"), settings("plain")}).arms[0].label == "plain");
+  auto both = settings("plain");
+  both["dpo"] = {{"dataset", {"data/pairs.jsonl"}}, {"protection", {{"method", "plain"}}}};
+  auto dpo = both;
+  dpo.erase("sft");
+  CHECK(labels({settings("plain"), both, dpo}) == Labels{"plain, SFT", "plain, SFT→DPO", "plain, DPO"});
 }
 
 TEST_CASE("what is no run, and what cannot be written") {
