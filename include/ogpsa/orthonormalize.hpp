@@ -37,9 +37,9 @@ constexpr double unit_roundoff() {
   return static_cast<double>(std::numeric_limits<T>::epsilon()) / 2;
 }
 
-/// max |G - I|; infinite where G is not finite.
+/// max |G - I|; the largest number where G is not finite.
 inline double distance_from_identity(const Eigen::MatrixXd& gram) {
-  if (!all_finite(values(gram))) return std::numeric_limits<double>::infinity();
+  if (!all_finite(values(gram))) return std::numeric_limits<double>::max();
   double largest = 0;
   for (Eigen::Index j = 0; j < gram.cols(); ++j) {
     for (Eigen::Index i = 0; i < gram.rows(); ++i) {
@@ -151,11 +151,11 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
                                          : 0;  // positive semidefinite
 }
 
-/// Condition number of R with its columns scaled to unit length; infinite where R is not finite.
+/// Condition number of R with its columns scaled to unit length; the largest number where R is not finite.
 inline double equilibrated_condition(Eigen::MatrixXd r) {
   for (Index j = 0; j < r.cols(); ++j) {
     const double length = norm(column(r, j));
-    if (!is_finite(length) || !(length > 0)) return std::numeric_limits<double>::infinity();
+    if (!is_finite(length) || !(length > 0)) return std::numeric_limits<double>::max();
     scale(column(r, j), 1 / length);
   }
   return 1 / reciprocal_condition(small_svd(r).s);

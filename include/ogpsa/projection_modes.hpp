@@ -85,7 +85,7 @@ struct ProjectionUnit {
 
 /// \throws InvalidArgument for an option outside its range.
 inline void check(const ProjectionOptions& options) {
-  if (!(options.alpha >= 0 && options.alpha <= 1)) {
+  if (!detail::is_within(options.alpha, 0, 1)) {
     throw InvalidArgument(
         detail::text({"ogpsa: ProjectionOptions: alpha is ", options.alpha, "; it must be in [0, 1]"}));
   }

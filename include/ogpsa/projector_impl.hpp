@@ -21,7 +21,7 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
   if (options_.refresh_every < 1) {
     throw InvalidArgument(detail::text({"ogpsa: refresh_every is ", options_.refresh_every, "; use at least 1"}));
   }
-  if (!(options_.forgetting > 0 && options_.forgetting <= 1)) {
+  if (!detail::is_share(options_.forgetting)) {
     throw InvalidArgument(detail::text({"ogpsa: forgetting is ", options_.forgetting, "; it must be in (0, 1]"}));
   }
   const auto& rank = options_.reference.rank;

@@ -38,14 +38,14 @@ inline void check(const RankOptions& options) {
   if (options.max_rank < 0) {
     fail("max_rank", options.max_rank, "; use 0 for no limit, or a positive number");
   }
-  if (!(options.max_share > 0 && options.max_share <= 1)) {
+  if (!detail::is_share(options.max_share)) {
     fail("max_share", options.max_share, "; it must be in (0, 1]");
   }
-  if (!(options.energy > 0 && options.energy <= 1)) {
+  if (!detail::is_share(options.energy)) {
     fail("energy", options.energy, "; it must be in (0, 1]");
   }
-  if (!(options.relative_tolerance < 1)) {
-    fail("relative_tolerance", options.relative_tolerance, "; it must be below 1");
+  if (!detail::is_finite(options.relative_tolerance) || options.relative_tolerance >= 1) {
+    fail("relative_tolerance", options.relative_tolerance, "; it must be a number below 1");
   }
 }
 

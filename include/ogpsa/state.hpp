@@ -256,7 +256,7 @@ struct StateAccess {
   }
   static double read_number(SafetensorsReader& reader, const std::string& name, double low, double high) {
     const auto number = reader.read<double>(name);
-    if (number.size() != 1 || !(number[0] >= low && number[0] <= high)) {
+    if (number.size() != 1 || !detail::is_within(number[0], low, high)) {
       throw FileError(detail::text({"ogpsa: saved tensor '", name, "' is not one number in its range"}));
     }
     return number[0];

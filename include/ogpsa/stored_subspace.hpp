@@ -185,7 +185,7 @@ StoredSubspace<T, B> StoredSubspace<T, B>::from_parts(BasisStorage storage, Inde
   const detail::ConstColumn singular = detail::values(singular_values);
   if (!detail::all_finite(singular) || std::any_of(singular.begin(), singular.end(), [](double s) { return s < 0; }) ||
       !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms)) ||
-      !(rounding_angle >= 0 && rounding_angle <= 2)) {
+      !detail::is_within(rounding_angle, 0, 2)) {
     wrong("singular values must be finite and not negative, objectives finite, the angle in [0, pi/2]");
   }
   StoredSubspace result;

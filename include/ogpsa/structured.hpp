@@ -40,7 +40,7 @@ struct StructuredOptions {
 /// \throws InvalidArgument for an option outside its range.
 inline void check(const StructuredOptions& options) {
   check(options.rank);
-  if (!(options.damping >= 0 && detail::is_finite(options.damping))) {
+  if (!detail::is_finite(options.damping) || options.damping < 0) {
     throw InvalidArgument(
         detail::text({"ogpsa: StructuredOptions: damping is ", options.damping, "; it must be 0 or positive"}));
   }

@@ -79,7 +79,7 @@ class Subspace {
   /// \throws as `replace`.
   void update(Matrix columns, double forgetting = 1.0, const RankOptions& rank = {},
               const EstimateOptions& options = {}, std::span<const Index> objectives = {}) {
-    if (!(forgetting > 0 && forgetting <= 1)) {
+    if (!detail::is_share(forgetting)) {
       throw InvalidArgument(detail::text({"ogpsa: the forgetting factor is ", forgetting, "; it must be in (0, 1]"}));
     }
     ogpsa::check(rank);

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstddef>
+#include <type_traits>
+
 /// \file
 /// Kernels for the machine that the program runs on: each is compiled for several instruction sets, and the best that
 /// the processor has is taken at run time, so that a program built for any x86-64 reaches the speed of this one.
@@ -14,6 +17,25 @@
 #endif
 
 namespace ogpsa::detail {
+
+/// x (a number, a vector or an array), rounded as it stands: with -ffast-math too, the compiler does not mix the sum
+/// that made it with what follows.
+template <class T>
+OGPSA_ALWAYS_INLINE T& fenced(T& x) {
+#if defined(__x86_64__)
+#ifdef __clang__
+  constexpr std::size_t widest = 16;  // it asks the file, not the function, for the instruction set
+#else
+  constexpr std::size_t widest = 64;
+#endif
+  if constexpr (!std::is_array_v<T> && sizeof(T) <= widest) {
+    asm("" : "+x"(x));
+    return x;
+  }
+#endif
+  asm("" : "+m"(x));
+  return x;
+}
 
 enum class InstructionSet {
   baseline,  ///< what the compiler was told (x86-64: SSE2), 16-byte vectors

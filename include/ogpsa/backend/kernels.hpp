@@ -249,13 +249,28 @@ struct StepKernel {
   OGPSA_ALWAYS_INLINE static void run(const S* x, const S* origin, T* step, Index n) {
     for (Index i = 0; i < n; ++i) step[i] = static_cast<T>(static_cast<Wide>(x[i]) - static_cast<Wide>(origin[i]));
   }
-  /// x <- x + (step - (x - origin))
+  /// x <- x + (step - (x - origin)), rounded in this order. The change is zero where `step` is as it was loaded, and x
+  /// then keeps its bits, also where the processor takes subnormal numbers for zero.
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(S* x, const S* origin, const T* step, Index n) {
-    for (Index i = 0; i < n; ++i) {
+    Index i = 0;
+    if constexpr (std::is_same_v<S, T>) {
+      using V = Vector<T, Bytes>;
+      using Unaligned = typename V::Unaligned;
+      for (; i + V::size <= n; i += V::size) {
+        const typename V::Type value = *reinterpret_cast<const Unaligned*>(x + i);
+        typename V::Type taken = value - *reinterpret_cast<const Unaligned*>(origin + i);
+        typename V::Type change = *reinterpret_cast<const Unaligned*>(step + i) - fenced(taken);
+        typename V::Type moved = value + fenced(change);
+        *reinterpret_cast<Unaligned*>(x + i) = change == 0 ? value : fenced(moved);
+      }
+    }
+    for (; i < n; ++i) {
       const Wide value = static_cast<Wide>(x[i]);
-      const T taken = static_cast<T>(value - static_cast<Wide>(origin[i]));
-      x[i] = static_cast<S>(value + static_cast<Wide>(step[i] - taken));
+      T taken = static_cast<T>(value - static_cast<Wide>(origin[i]));
+      T change = step[i] - fenced(taken);
+      Wide moved = value + static_cast<Wide>(fenced(change));
+      if (change != 0) x[i] = static_cast<S>(fenced(moved));
     }
   }
 };
@@ -276,8 +291,21 @@ template <class T>
 void move(const T* step, Index n, TensorView tensor, ConstTensorView origin, Index begin) {
   visit_dtype(tensor.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
-    run_best<StepKernel<S, T>>(static_cast<S*>(tensor.data) + begin, static_cast<const S*>(origin.data) + begin, step,
-                               n);
+    S* const to = static_cast<S*>(tensor.data) + begin;
+    const S* const from = static_cast<const S*>(origin.data) + begin;
+    if constexpr (sizeof(S) == 2) {  // faster than number by number
+      constexpr Index chunk = 256;
+      T values[chunk], origins[chunk];
+      for (Index i = 0; i < n; i += chunk) {
+        const Index count = std::min(chunk, n - i);
+        convert(static_cast<const S*>(to) + i, static_cast<T*>(values), count);
+        convert(from + i, static_cast<T*>(origins), count);
+        run_best<StepKernel<T, T>>(static_cast<T*>(values), static_cast<const T*>(origins), step + i, count);
+        convert(static_cast<const T*>(values), to + i, count);
+      }
+    } else {
+      run_best<StepKernel<S, T>>(to, from, step, n);
+    }
   });
 }
 

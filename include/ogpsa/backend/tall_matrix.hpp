@@ -35,8 +35,11 @@ class CompensatedSum {
     const ConstColumn more = values(x);
     for (std::size_t i = 0; i < sum.size(); ++i) {
       const double a = sum[i], b = more[i];
-      const double total = a + b;
-      carry[i] += std::abs(a) >= std::abs(b) ? (a - total) + b : (b - total) + a;
+      const bool larger = std::abs(a) >= std::abs(b);
+      double total = a + b;
+      double lost = (larger ? a : b) - fenced(total);
+      lost = fenced(lost) + (larger ? b : a);
+      carry[i] += fenced(lost);
       sum[i] = total;
     }
   }
