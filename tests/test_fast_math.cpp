@@ -172,6 +172,30 @@ TEST_CASE("fast math: a compensated sum is one") {
   CHECK(std::abs(static_cast<double>(found - wanted)) <= 0x1p-52 * found);
 }
 
+TEST_CASE("fast math: eigenvalues of a matrix whose squares leave the range of double") {
+  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(40, 40), vectors(40, 40);
+  for (Index i = 0; i < 40; ++i) a(i, i) = std::pow(10.0, -static_cast<double>(6 * i));
+  for (Index i = 0; i + 1 < 40; ++i) a(i + 1, i) = 0.1 * std::sqrt(a(i, i) * a(i + 1, i + 1));
+  const auto values = EigenBackend().eigenvectors(MatrixView<const double>(a.data(), 40, 40),
+                                                  MatrixView<double>(vectors.data(), 40, 40));
+  CHECK(std::abs(values.sum() - a.trace()) <= 1e-14);
+  const Eigen::MatrixXd gram = vectors.transpose() * vectors;
+  CHECK((gram - Eigen::MatrixXd::Identity(40, 40)).cwiseAbs().maxCoeff() <= 1e-14);
+}
+
+TEST_CASE("fast math: eigenvectors of a covariance whose eigenvalues are close together") {
+  constexpr Index n = 200;
+  test::Random random(9);
+  const Eigen::MatrixXd x = random.gaussian(n, n);
+  const Eigen::MatrixXd a = 1e-7 * (x * x.transpose()) + Eigen::MatrixXd::Identity(n, n);
+  Eigen::MatrixXd vectors(n, n);
+  const auto values =
+      EigenBackend().eigenvectors(MatrixView<const double>(a.data(), n, n), MatrixView<double>(vectors.data(), n, n));
+  CHECK((a * vectors - vectors * values.asDiagonal()).norm() <= 1e-13 * a.norm());
+  const Eigen::MatrixXd gram = vectors.transpose() * vectors;
+  CHECK((gram - Eigen::MatrixXd::Identity(n, n)).cwiseAbs().maxCoeff() <= 1e-13);
+}
+
 TEST_CASE("fast math: options that are NaN are refused") {
   const double nan = bad_values<double>()[0];
   const auto refused = [](ProjectorOptions options) {

@@ -74,6 +74,35 @@ TEST_CASE("eigenvectors of any symmetric matrix, all or some") {
   check(MatrixXd::Identity(9, 9), 9);
 }
 
+TEST_CASE("eigenvalues that are alike, nearly alike, or apart by many orders of magnitude") {
+  test::Random random(11);
+  const Index n = 170;
+  const MatrixXd q = random.orthonormal(n, n);
+  VectorXd values(n);
+  const auto with_values = [&] { check(q * values.asDiagonal() * q.transpose(), n); };
+  for (Index i = 0; i < n; ++i) values(i) = static_cast<double>(i % 3);
+  with_values();  // three, each many times
+  for (Index i = 0; i < n; ++i) values(i) = 1 + 1e-15 * static_cast<double>(i * i);
+  with_values();
+  for (Index i = 0; i < n; ++i) values(i) = std::pow(0.7, static_cast<double>(i));
+  with_values();
+  // Wilkinson's matrices W21+, in which eigenvalues agree to 14 digits, joined by tiny elements.
+  MatrixXd wilkinson = MatrixXd::Zero(n, n);
+  for (Index i = 0; i < n; ++i) wilkinson(i, i) = std::abs(static_cast<double>(i % 21) - 10);
+  for (Index i = 0; i + 1 < n; ++i) wilkinson(i, i + 1) = wilkinson(i + 1, i) = i % 21 == 20 ? -1e-8 : 1.0;
+  check(wilkinson, n);
+  check(wilkinson, 40);
+}
+
+TEST_CASE("the leading eigenvectors do not depend on how many are asked for") {
+  test::Random random(12);
+  const Index n = 130;
+  const MatrixXd x = random.gaussian<double>(n, n);
+  const Solved all = solve(x * x.transpose(), n), some = solve(x * x.transpose(), 17);
+  CHECK(all.values == some.values);
+  CHECK((all.vectors.leftCols(17) - some.vectors).cwiseAbs().maxCoeff() <= 1e-12);
+}
+
 TEST_CASE("a matrix with a value that is not finite is refused") {
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     MatrixXd a = MatrixXd::Identity(4, 4);
