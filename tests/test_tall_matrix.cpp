@@ -19,6 +19,23 @@ MatrixView<const T> constant(MatrixView<T> a) {
 
 }  // namespace
 
+TEST_CASE("a host matrix has room for one more column, and then for as many again") {
+  HostMatrix<float> a(100, 3);
+  a.data()[299] = 7;
+  const float* const before = a.data();
+  for (int i = 0; i < 3; ++i) {
+    a.resize_columns(4);
+    a.data()[399] = 8;
+    a.resize_columns(3);
+  }
+  CHECK(a.data() == before);
+  a.resize_columns(9);
+  CHECK(a.data()[299] == 7);
+  for (Index i = 300; i < 900; ++i) CHECK(a.data()[i] == 0);
+  CHECK(HostMatrix<float>(0, 5).cols() == 5);
+  CHECK(HostMatrix<float>(5, 0).rows() == 5);
+}
+
 TEST_CASE_TEMPLATE("tall matrices: products against long double, with columns apart", T, float, double) {
   const EigenBackend backend;
   for (int round = 0; round < 40; ++round) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "ogpsa/backend/host_memory.hpp"
@@ -7,12 +8,14 @@
 
 namespace ogpsa {
 
-/// A column-major matrix of `rows x cols` in host memory. Columns can be added and dropped at the end.
+/// A column-major matrix of `rows x cols` in host memory. Columns can be added and dropped at the end; there is room
+/// for one more, so that a basis takes up a new column, and drops the least one again, in place. (Of a large matrix,
+/// that room is address space until it is used.)
 template <class T>
 class HostMatrix {
  public:
   HostMatrix() = default;
-  HostMatrix(Index rows, Index cols) : rows_(rows), cols_(cols), values_(static_cast<std::size_t>(rows * cols)) {}
+  HostMatrix(Index rows, Index cols) : rows_(rows) { resize_columns(cols); }
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
@@ -23,10 +26,12 @@ class HostMatrix {
 
   /// Keeps the first `cols` columns; new ones are zero.
   void resize_columns(Index cols) {
-    values_.resize(static_cast<std::size_t>(rows_ * cols));
+    const auto size = static_cast<std::size_t>(rows_ * cols);
+    const auto more = size + static_cast<std::size_t>(rows_), twice = 2 * values_.capacity();
+    if (size > values_.capacity()) values_.reserve(std::max(more, twice));
+    values_.resize(size);
     cols_ = cols;
   }
-  void shrink_to_fit() { values_.shrink_to_fit(); }
 
  private:
   Index rows_ = 0;
