@@ -1,5 +1,6 @@
 /// \file
-/// Estimation of a subspace from a tall matrix (n x m) and its update by one column, against Eigen's decompositions.
+/// Estimation of a subspace from a tall matrix (n x m) and its update by one column, against Eigen's decompositions;
+/// and the leading eigenvectors of a covariance, for structured subspaces.
 
 #include <Eigen/Dense>
 
@@ -63,6 +64,34 @@ void update_by_one(benchmark::State& state) {
   for (auto _ : state) subspace.update(HostMatrix<float>(column), 0.9, {.max_rank = m});
   report(state);
 }
+
+/// The leading eigenvectors of an n x n covariance.
+void eigenvectors(benchmark::State& state) {
+  const Index n = state.range(0), k = (n * state.range(1) + 99) / 100;
+  const Eigen::MatrixXf x = Eigen::MatrixXf::Random(n, n);
+  const Eigen::MatrixXf a = x * x.transpose();
+  HostMatrix<float> vectors(n, k);
+  for (auto _ : state) {
+    EigenBackend().eigenvectors(MatrixView<const float>(a.data(), n, n), vectors.view());
+    benchmark::DoNotOptimize(vectors.data());
+  }
+}
+BENCHMARK(eigenvectors)
+    ->ArgNames({"n", "percent"})
+    ->ArgsProduct({{576, 1536}, {10, 30, 50, 100}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+/// The factor that stands for the covariance of a long side: 256 rows of a gradient are folded into k directions.
+void incremental_factor(benchmark::State& state) {
+  const Index n = state.range(0), k = state.range(1);
+  const Eigen::MatrixXf rows = Eigen::MatrixXf::Random(n, 256);
+  KroneckerFactor<float> factor(n, {.rank = {.max_rank = k / 2}});  // it keeps twice as many
+  const ConstTensorView gradient(rows.data(), DType::float32, 256, n);
+  factor.add(gradient, Side::input);
+  for (auto _ : state) factor.add(gradient, Side::input);
+}
+BENCHMARK(incremental_factor)->ArgNames({"n", "k"})->Args({18944, 128})->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace
 

@@ -7,13 +7,14 @@
 
 namespace bench {
 
-/// The 272 tensors of a Llama of 135 million parameters (SmolLM2-135M): name, rows, columns.
-inline std::vector<ogpsa::BlockSpec> llama_135m(ogpsa::Form form = ogpsa::Form::flat) {
+/// The 272 tensors of a Llama of 135 million parameters (SmolLM2-135M): name, rows, columns. With fewer than its 30
+/// layers it has as many fewer.
+inline std::vector<ogpsa::BlockSpec> llama_135m(ogpsa::Form form = ogpsa::Form::flat, ogpsa::Index layers = 30) {
   std::vector<ogpsa::BlockSpec> blocks = {{.name = "embed_tokens", .rows = 49152, .cols = 576}};
   const auto matrix = [&](const std::string& name, ogpsa::Index rows, ogpsa::Index cols) {
     blocks.push_back({.name = name, .rows = rows, .cols = cols, .form = form});
   };
-  for (int layer = 0; layer < 30; ++layer) {
+  for (ogpsa::Index layer = 0; layer < layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + '.';
     matrix(prefix + "q_proj", 576, 576);
     matrix(prefix + "k_proj", 192, 576);

@@ -79,7 +79,7 @@ def tall():
     from sklearn.decomposition import IncrementalPCA
     from sklearn.utils.extmath import randomized_svd
 
-    for n, m in ((100000, 8), (1000000, 2), (1000000, 8), (1000000, 32)):
+    for n, m in ((100000, 2), (100000, 8), (1000000, 2), (1000000, 8), (1000000, 32)):
         a = torch.randn(n, m)
         report(f"torch.linalg.qr/n:{n}/m:{m}", best(lambda: torch.linalg.qr(a), 2))
         report(f"torch.linalg.svd/n:{n}/m:{m}", best(lambda: torch.linalg.svd(a, full_matrices=False), 2))
@@ -90,13 +90,30 @@ def tall():
             pca.partial_fit(x.T.copy())
             column = numpy.random.randn(m, n).astype(numpy.float32)
             report(f"sklearn IncrementalPCA.partial_fit, {m} at once/n:{n}/m:{m}", best(lambda: pca.partial_fit(column), 2))
+
+
+def eigenproblems():
+    from scipy.linalg import eigh
+    from sklearn.decomposition import IncrementalPCA
+
     for n in (576, 1536):
-        x = torch.randn(n, 2 * n, dtype=torch.float64)
+        x = torch.randn(n, n, dtype=torch.float64)
         a = x @ x.T
-        report(f"torch.linalg.eigh/n:{n}", best(lambda: torch.linalg.eigh(a), 2))
+        report(f"torch.linalg.eigh/n:{n}", best(lambda: torch.linalg.eigh(a), 3))
+        report(f"LAPACK dsyevd, SciPy/n:{n}", best(lambda: eigh(a.numpy(), driver="evd"), 3))
+        for percent in (10, 30, 50):
+            first = n - -(-percent * n // 100)
+            report(f"LAPACK dsyevr, SciPy/n:{n}/percent:{percent}",
+                   best(lambda: eigh(a.numpy(), driver="evr", subset_by_index=[first, n - 1]), 3))
+    n, k = 18944, 128
+    rows = numpy.random.randn(256, n).astype(numpy.float32)
+    pca = IncrementalPCA(n_components=k)
+    pca.partial_fit(rows)
+    report(f"sklearn IncrementalPCA.partial_fit/n:{n}/k:{k}", best(lambda: pca.partial_fit(rows), 5))
 
 
 if __name__ == "__main__":
     projection()
     structured()
     tall()
+    eigenproblems()

@@ -29,9 +29,10 @@ void copy(benchmark::State& state) {
 }
 BENCHMARK(copy)->Unit(benchmark::kMillisecond)->UseRealTime();
 
+/// With all layers, or the first few where the bases of all would not fit into memory.
 template <class S>
 void project(benchmark::State& state) {
-  const auto blocks = bench::llama_135m();
+  const auto blocks = bench::llama_135m(Form::flat, state.range(2));
   const Index k = state.range(0);
   const auto projector = bench::random_projector(blocks, k, {.projection = {.known_finite = state.range(1) != 0}});
   Gradients<S> gradients(blocks);
@@ -39,13 +40,15 @@ void project(benchmark::State& state) {
   report_bandwidth(state, needed_bytes<S>(blocks, k));
 }
 BENCHMARK(project<float>)
-    ->ArgNames({"K", "known_finite"})
-    ->ArgsProduct({{1, 2, 4, 8, 16}, {0, 1}})
+    ->ArgNames({"K", "known_finite", "layers"})
+    ->ArgsProduct({{1, 2, 4, 8}, {0, 1}, {30}})
+    ->ArgsProduct({{8, 16, 32}, {1}, {7}})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 BENCHMARK(project<bfloat16>)
-    ->ArgNames({"K", "known_finite"})
-    ->ArgsProduct({{1, 2, 4, 8, 16}, {0, 1}})
+    ->ArgNames({"K", "known_finite", "layers"})
+    ->ArgsProduct({{1, 2, 4, 8}, {0, 1}, {30}})
+    ->ArgsProduct({{8, 16, 32}, {1}, {7}})
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 

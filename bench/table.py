@@ -35,17 +35,16 @@ def ms(value):
 copy = rates["copy"]
 rows = []
 for name in ours:
-    match = re.fullmatch(r"project<(float|bfloat16)>/K:(\d+)/known_finite:(\d)", name)
+    match = re.fullmatch(r"project<(float|bfloat16)>/K:(\d+)/known_finite:(\d)/layers:(\d+)", name)
     if not match:
         continue
-    dtype, k, finite = match.groups()
-    published = peers.get(f"published arithmetic, PyTorch/K:{k}") if dtype == "float" else None
-    plain = peers.get(f"g - Q (Q^T g), PyTorch/K:{k}") if dtype == "float" else None
-    eigen = ours.get(f"eigen/K:{k}") if dtype == "float" else None
-    rows.append([dtype, k, "yes" if finite == "1" else "no", ms(ours[name]), f"{100 * rates[name] / copy:.0f} %"]
-                + [f"{peer / ours[name]:.1f}" if peer else "" for peer in (published, plain, eigen)])
+    dtype, k, finite, layers = match.groups()
+    others = [peers.get(f"published arithmetic, PyTorch/K:{k}"), peers.get(f"g - Q (Q^T g), PyTorch/K:{k}"),
+              ours.get(f"eigen/K:{k}")] if dtype == "float" and layers == "30" else [None] * 3
+    rows.append([dtype, k, layers, "yes" if finite == "1" else "no", ms(ours[name]), f"{100 * rates[name] / copy:.0f} %"]
+                + [f"{peer / ours[name]:.1f}" if peer else "" for peer in others])
 table(f"Projection of 135 million parameters; copying them reaches {copy:.0f} GB/s",
-      ["gradients", "K", "known finite", "time", "of the copy rate", "published, PyTorch: times our time",
+      ["gradients", "K", "layers of 30", "known finite", "time", "of the copy rate", "published, PyTorch: times our time",
        "g - Q (Q^T g), PyTorch", "Eigen"], rows)
 
 rows = []
@@ -62,13 +61,13 @@ table("Bases in another storage: float gradients of 135 million parameters, know
 rows = []
 product = rates["product"]
 for name in ours:
-    match = re.fullmatch(r"project<(float|bfloat16), Form::(\w+)>/share:(\d+)", name)
+    match = re.fullmatch(r"project<(float|bfloat16), Form::(\w+)(, Of::step)?>/share:(\d+)", name)
     if match:
-        dtype, form, share = match.groups()
+        dtype, form, step, share = match.groups()
         torch_type = {"float": "torch.float32", "bfloat16": "torch.bfloat16"}[dtype]
         peer = peers.get(f"D - (D M) M^T, PyTorch {torch_type}/share:{share}")
-        rows.append([dtype, form, share + " %", ms(ours[name]), f"{100 * rates[name] / product:.0f} %",
-                     f"{peer / ours[name]:.2f}" if peer and form == "input" else ""])
+        rows.append([dtype, form + (", exact step" if step else ""), share + " %", ms(ours[name]), f"{100 * rates[name] / product:.0f} %",
+                     f"{peer / ours[name]:.2f}" if peer and form == "input" and not step else ""])
 torch_rate = 2 * 2048**3 / peers["product 2048, PyTorch float32"] * 1e-6
 table(f"Structured projection of its matrices; one large product of ours reaches {product:.0f} GFLOP/s, of PyTorch's "
       f"{torch_rate:.0f}, of Eigen's {rates['eigen_product']:.0f}",
@@ -87,3 +86,17 @@ for name in ours:
     chosen = {o: t for o, t in others.items() if ("IncrementalPCA" in o) == update}
     rows.append([what, n, m, ms(ours[name]), ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in chosen.items())])
 table("Tall matrices in float", ["", "n", "m", "time", "others: times our time"], rows)
+
+rows = []
+for name in ours:
+    if match := re.fullmatch(r"eigenvectors/n:(\d+)/percent:(\d+)", name):
+        n, percent = match.groups()
+        others = {peer.split("/")[0]: time for peer, time in peers.items()
+                  if re.search(rf"(eigh|dsyevd.*)/n:{n}$|dsyevr.*/n:{n}/percent:{percent}$", peer)}
+        rows.append([n, percent + " %", ms(ours[name]), ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in others.items())])
+    elif match := re.fullmatch(r"incremental_factor/n:(\d+)/k:(\d+)", name):
+        n, k = match.groups()
+        peer = peers[f"sklearn IncrementalPCA.partial_fit/n:{n}/k:{k}"]
+        rows.append([n, f"{k}, kept from 256 more rows", ms(ours[name]), f"IncrementalPCA.partial_fit {peer / ours[name]:.1f}"])
+table("Leading eigenvectors of a covariance (in double; PyTorch and dsyevd make all), and the incremental factor of a long "
+      "side", ["n", "eigenvectors", "time", "others: times our time"], rows)
