@@ -107,35 +107,36 @@ struct ProjectionBatch {
     }
   }
 
-  /// Pieces that are measured and changed at once have to be looked at before: the first that must not be changed; -1:
-  /// none, or the caller knows.
+  /// Whether each shared piece could be changed as soon as it is measured: its coefficients are all that its change
+  /// depends on.
   template <class B>
-  static Index first_bad(const B& backend, std::span<const ProjectionUnit<T>> units,
-                         const std::vector<ProjectionPiece<T>>& pieces, const std::vector<std::size_t>& unit_of) {
-    const auto known = [&](std::size_t u) { return units[u].options.known_finite; };
-    if (std::all_of(unit_of.begin(), unit_of.end(), known)) return -1;
-    return backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), kLargestExponent<T>);
+  bool could_fuse(const B& backend, std::span<const ProjectionUnit<T>> units) const {
+    const auto alone = [&](std::size_t u) { return is_linear(units[u]) && units[u].pieces.size() == 1; };
+    return !shared.empty() && !backend.sums_over_ranks() && std::all_of(shared_unit.begin(), shared_unit.end(), alone);
   }
 
-  /// \throws NonFiniteError
+  /// Looks, all at once, at the pieces that are changed before others are measured, but for those of which the caller
+  /// knows that they are finite. \returns whether the shared ones may be fused \throws NonFiniteError for a side
   template <class B>
-  void check_sides(const B& backend, std::span<const ProjectionUnit<T>> units) const {
-    const Index bad = first_bad(backend, units, sides, side_unit);
-    if (bad < 0) return;
+  bool check(const B& backend, std::span<const ProjectionUnit<T>> units) const {
+    const bool fuse = could_fuse(backend, units);
+    std::vector<ProjectionPiece<T>> pieces;
+    std::vector<std::size_t> unit_of;
+    const auto add = [&](const std::vector<ProjectionPiece<T>>& some, const std::vector<std::size_t>& units_of_some) {
+      const auto known = [&](std::size_t u) { return units[u].options.known_finite; };
+      if (std::all_of(units_of_some.begin(), units_of_some.end(), known)) return;
+      pieces.insert(pieces.end(), some.begin(), some.end());
+      unit_of.insert(unit_of.end(), units_of_some.begin(), units_of_some.end());
+    };
+    add(sides, side_unit);
+    const std::size_t first_shared = pieces.size();
+    if (fuse) add(shared, shared_unit);
+    if (pieces.empty()) return fuse;
+    const Index bad = backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), kLargestExponent<T>);
+    if (bad < 0) return fuse;
     const auto p = static_cast<std::size_t>(bad);
-    throw_bad_piece(backend, units[side_unit[p]], sides[p]);
-  }
-
-  /// Whether each shared piece can be changed as soon as it is measured: its coefficients are all that its change
-  /// depends on, and no value in any of them is bad.
-  template <class B>
-  bool can_fuse(const B& backend, std::span<const ProjectionUnit<T>> units) const {
-    if (shared.empty() || backend.sums_over_ranks()) return false;
-    for (std::size_t p = 0; p < shared.size(); ++p) {
-      const auto& unit = units[shared_unit[p]];
-      if (!is_linear(unit) || unit.pieces.size() > 1) return false;
-    }
-    return first_bad(backend, units, shared, shared_unit) < 0;
+    if (p < first_shared) throw_bad_piece(backend, units[unit_of[p]], pieces[p]);
+    return false;
   }
 
   /// Instead of measure, all_reduce and apply_shared.
@@ -209,7 +210,7 @@ struct ProjectionBatch {
 
 }  // namespace detail
 
-/// Projects many units in place: each as soon as it is measured where nothing forbids it (see ProjectionBatch); else
+/// Projects many units in place: each as soon as it is measured where nothing forbids it (see could_fuse); else
 /// all coefficients first, one sum over the ranks, then all changes. \returns one result per unit \throws
 /// NonFiniteError (block, index) and InvalidArgument, both before anything is changed.
 template <class T, class B>
@@ -217,8 +218,7 @@ requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& back
                                                                    std::span<const ProjectionUnit<T>> units) {
   for (const auto& unit : units) detail::check_mode(unit);
   detail::ProjectionBatch<T> batch(units);
-  batch.check_sides(backend, units);
-  if (batch.can_fuse(backend, units)) {
+  if (batch.check(backend, units)) {
     batch.fuse(backend, units);
   } else {
     batch.measure(backend, units);
