@@ -131,25 +131,27 @@ class CudaBackend {
     if (a.empty()) return;
     const auto session = this->session();
     const double* device = session->upload(detail::cuda::kFactors, factors.data(), a.cols);
-    detail::cuda::elementwise(session, detail::cuda::Operation::scale_columns, a, {}, nullptr, device);
+    detail::cuda::elementwise(session, detail::cuda::Operation::scale_columns, a, {}, nullptr, 0, device);
   }
   template <class T>
   void add_scaled(MatrixView<T> a, ConstTensorView tensor, double weight) const {
     detail::cuda::elementwise(session(), detail::cuda::Operation::add_scaled, a, detail::cuda::mutable_view(tensor),
-                              nullptr, nullptr, weight);
+                              nullptr, a.rows, nullptr, weight);
   }
   template <class T>
   void divide_rows(MatrixView<T> a, ConstTensorView divisors) const {
-    detail::cuda::elementwise(session(), detail::cuda::Operation::divide_rows, a, detail::cuda::mutable_view(divisors));
+    detail::cuda::elementwise(session(), detail::cuda::Operation::divide_rows, a, detail::cuda::mutable_view(divisors),
+                              nullptr, 0);
   }
   template <class T>
   void load_difference(MatrixView<T> a, ConstTensorView x, ConstTensorView y) const {
-    detail::cuda::elementwise(session(), detail::cuda::Operation::difference, a, detail::cuda::mutable_view(x), y.data);
+    detail::cuda::elementwise(session(), detail::cuda::Operation::difference, a, detail::cuda::mutable_view(x), y.data,
+                              a.rows);
   }
   template <class T>
   void move(TensorView tensor, ConstTensorView origin, MatrixView<const T> step) const {
     const MatrixView<T> values(const_cast<T*>(step.data), step.rows, step.cols, step.stride);  // only read
-    detail::cuda::elementwise(session(), detail::cuda::Operation::move, values, tensor, origin.data);
+    detail::cuda::elementwise(session(), detail::cuda::Operation::move, values, tensor, origin.data, values.rows);
   }
 
   /// \throws InvalidArgument: bases are kept in full here
@@ -238,7 +240,10 @@ class CudaBackend {
   template <class T>
   void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const SideChange> changes,
                    std::vector<PieceNorms>& norms) const {
-    detail::cuda::change_side(session(), pieces, changes, norms);
+    std::vector<LinearChange> linear;
+    for (const auto& change : changes) linear.push_back({change.keep, 1, change.remove});
+    std::vector<PieceCoefficients> none;
+    project(pieces, std::span<const LinearChange>(linear), none, norms);
   }
 
   /// Measures and changes each piece without a decision on the host: after the first step nothing is allocated or
@@ -251,7 +256,10 @@ class CudaBackend {
     if (pieces.empty()) return;
     const auto by_weights = [](const LinearChange& change) { return change.normalizer.size() == 0; };
     if (std::all_of(changes.begin(), changes.end(), by_weights)) {
-      return detail::cuda::LinearProjection<T>(pieces, changes).run(session(), measured, norms);
+      const auto session = this->session();
+      const detail::cuda::LinearProjection<T> projection(session, pieces, changes);
+      projection.enqueue(session);
+      return projection.read(session, measured, norms);
     }
     coefficients(pieces, measured);  // blocks of a group that others are left out of: decided on the host
     std::vector<PieceChange> decided;

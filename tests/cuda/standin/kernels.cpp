@@ -59,17 +59,19 @@ Kernel made(const char* name) {
 
 const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> all = {
-      STANDIN_KERNEL(Copy, ogpsa_copy),
-      STANDIN_KERNEL(Elementwise, ogpsa_elementwise_f32),
-      STANDIN_KERNEL(Elementwise, ogpsa_elementwise_f64),
-      STANDIN_KERNEL(Ask, ogpsa_ask),
-      STANDIN_KERNEL(Gather, ogpsa_gather),
-      STANDIN_KERNEL(AddParts, ogpsa_add_parts_f32),
-      STANDIN_KERNEL(AddParts, ogpsa_add_parts_f64),
-      STANDIN_KERNEL(Measure, ogpsa_measure_f32),
-      STANDIN_KERNEL(Measure, ogpsa_measure_f64),
-      STANDIN_KERNEL(Change, ogpsa_change_f32),
-      STANDIN_KERNEL(Change, ogpsa_change_f64),
+      STANDIN_KERNEL(CopyParameters, ogpsa_copy),
+      STANDIN_KERNEL(ElementwiseParameters, ogpsa_elementwise_f32),
+      STANDIN_KERNEL(ElementwiseParameters, ogpsa_elementwise_f64),
+      STANDIN_KERNEL(AskParameters, ogpsa_ask),
+      STANDIN_KERNEL(GatherParameters, ogpsa_gather),
+      STANDIN_KERNEL(PanelParameters, ogpsa_panels_f32),
+      STANDIN_KERNEL(PanelParameters, ogpsa_panels_f64),
+      STANDIN_KERNEL(AddPartsParameters, ogpsa_add_parts_f32),
+      STANDIN_KERNEL(AddPartsParameters, ogpsa_add_parts_f64),
+      STANDIN_KERNEL(MeasureParameters, ogpsa_measure_f32),
+      STANDIN_KERNEL(MeasureParameters, ogpsa_measure_f64),
+      STANDIN_KERNEL(ChangeParameters, ogpsa_change_f32),
+      STANDIN_KERNEL(ChangeParameters, ogpsa_change_f64),
   };
   return all;
 }

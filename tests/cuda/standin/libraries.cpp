@@ -176,6 +176,51 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperat
   return CUBLAS_STATUS_SUCCESS;
 }
 
+/// The arrays of pointers are read when the work is done, as on a device.
+cublasStatus_t cublasGemmBatchedEx_64(cublasHandle_t handle, cublasOperation_t opa, cublasOperation_t opb, int64_t m,
+                                      int64_t n, int64_t k, const void* alpha, const void* const a[], cudaDataType ta,
+                                      int64_t lda, const void* const b[], cudaDataType tb, int64_t ldb,
+                                      const void* beta, void* const c[], cudaDataType tc, int64_t ldc, int64_t batch,
+                                      cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
+  STANDIN_CALL(CUBLAS_STATUS_EXECUTION_FAILED);
+  auto& self = blas(__func__, handle);
+  STANDIN_REQUIRE(self.pointers == CUBLAS_POINTER_MODE_HOST);
+  STANDIN_REQUIRE(ta == tb && tb == tc && (ta == CUDA_R_32F || ta == CUDA_R_64F));
+  STANDIN_REQUIRE(compute == (ta == CUDA_R_32F ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F));
+  STANDIN_REQUIRE(m > 0 && n > 0 && k > 0 && batch > 0 && algorithm == CUBLAS_GEMM_DEFAULT);
+  STANDIN_REQUIRE((opa == CUBLAS_OP_N || opa == CUBLAS_OP_T) && (opb == CUBLAS_OP_N || opb == CUBLAS_OP_T));
+  device.require_host(__func__, "alpha", alpha);
+  device.require_host(__func__, "beta", beta);
+  const std::size_t table = static_cast<std::size_t>(batch) * sizeof(void*);
+  device.require(__func__, "the pointers to A", a, table);
+  device.require(__func__, "the pointers to B", b, table);
+  device.require(__func__, "the pointers to C", c, table);
+  const bool at = opa == CUBLAS_OP_T, bt = opb == CUBLAS_OP_T, single = ta == CUDA_R_32F;
+  const bool fast = self.math == CUBLAS_TF32_TENSOR_OP_MATH;
+  const std::size_t size = single ? 4 : 8;
+  const double al =
+      single ? static_cast<double>(*static_cast<const float*>(alpha)) : *static_cast<const double*>(alpha);
+  const double be = single ? static_cast<double>(*static_cast<const float*>(beta)) : *static_cast<const double*>(beta);
+  const char* call = __func__;
+  device.enqueue(device.stream(call, self.stream), [=] {
+    for (int64_t i = 0; i < batch; ++i) {
+      const Operand left{a[i], at ? k : m, at ? m : k, lda, 0, 1, size};
+      const Operand right{b[i], bt ? n : k, bt ? k : n, ldb, 0, 1, size};
+      const Operand sum{c[i], m, n, ldc, 0, 1, size};
+      left.check(call, "A");
+      right.check(call, "B");
+      sum.check(call, "C");
+      for (const auto* p : {a[i], b[i], static_cast<const void*>(c[i])}) {
+        if (fast && single && reinterpret_cast<std::uintptr_t>(p) % 16 != 0) wrong(call, "not aligned to 16 bytes");
+      }
+      if (sum.overlaps(left) || sum.overlaps(right)) wrong(call, "C overlaps A or B");
+      if (single) multiply<float>(at, bt, static_cast<float>(al), left, right, static_cast<float>(be), sum);
+      if (!single) multiply<double>(at, bt, al, left, right, be, sum);
+    }
+  });
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasSsyrk_v2_64(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t op, int64_t n,
                                  int64_t k, const float* alpha, const float* a, int64_t lda, const float* beta,
                                  float* c, int64_t ldc) {

@@ -38,6 +38,8 @@ struct CudaOptions {
   /// Products with float bases may round their factors to TF32 (10 bits). The contract of the projection then does not
   /// hold to float rounding any more.
   bool allow_tf32 = false;
+  /// Scratch memory for a batch of matrices that are projected together; one that alone needs more gets it.
+  std::size_t batch_bytes = std::size_t{256} << 20;
   /// A cubin or fatbin of cuda_kernels.cuh for this device, which must outlive the backend; null: compiled by NVRTC.
   const void* kernels = nullptr;
 };
@@ -77,6 +79,7 @@ class Context {
   cusolverDnHandle_t cusolver() const { return cusolver_; }
   const Module& module() const { return *module_; }
   bool allow_tf32() const { return options_.allow_tf32; }
+  std::size_t batch_bytes() const { return options_.batch_bytes; }
   std::recursive_mutex& mutex() { return mutex_; }
   /// Goes over to the stream that is current, where one is asked for: what comes then waits for all that was before, so
   /// that memory that is used again stays in order.

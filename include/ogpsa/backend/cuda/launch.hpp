@@ -4,12 +4,20 @@
 #include <vector>
 
 #include "ogpsa/backend/cuda/context.hpp"
+#include "ogpsa/backend/cuda/parameters.hpp"
 
 /// \file
-/// Launches of the kernels that work on one element at a time, and of those that ask questions to many columns. The
-/// structs are those of cuda_kernels.cuh, to the byte.
+/// Launches of the kernels that work on one element at a time, and of those that ask questions to many columns.
 
 namespace ogpsa::detail::cuda {
+
+using ogpsa_cuda::AddPartsEntry, ogpsa_cuda::AddPartsParameters, ogpsa_cuda::Output;
+using ogpsa_cuda::AskParameters, ogpsa_cuda::ColumnEntry, ogpsa_cuda::Question;
+using ogpsa_cuda::ChangeParameters, ogpsa_cuda::MeasureParameters, ogpsa_cuda::VectorEntry;
+using ogpsa_cuda::Combination, ogpsa_cuda::GatherParameters, ogpsa_cuda::RowsEntry;
+using ogpsa_cuda::CopyParameters, ogpsa_cuda::ElementwiseParameters, ogpsa_cuda::Operation;
+using ogpsa_cuda::kColumnPart, ogpsa_cuda::kNone, ogpsa_cuda::kThreads, ogpsa_cuda::kVectorTask;
+using ogpsa_cuda::PanelEntry, ogpsa_cuda::PanelParameters;
 
 static_assert(static_cast<int>(DType::float32) == 0 && static_cast<int>(DType::float64) == 1 &&
               static_cast<int>(DType::bfloat16) == 2 && static_cast<int>(DType::float16) == 3);
@@ -28,16 +36,15 @@ enum Slot : std::size_t {
   kPanel,
   kOther,
   kProduct,
-  kParts,
+  kPointers,  // and the two after it: tables of a MatrixBatches
+  kPanels,
+  kProducts,
   kSolver,
   kInfo,
   kSquares,
-  kRemoved
+  kRemoved,
+  kRounded
 };
-
-inline constexpr Index kThreads = 256;
-inline constexpr Index kColumnPart = 4096;
-inline constexpr double kNone = 1e300;
 
 inline Index column_blocks(Index rows, Index cols) { return (rows + kColumnPart - 1) / kColumnPart * cols; }
 
@@ -58,15 +65,6 @@ template <class T>
 Strided strided(MatrixView<T> a) {
   return {a.data, dtype_of<std::remove_const_t<T>>(), 1, a.stride};
 }
-
-struct CopyParameters {
-  const void* from;
-  void* to;
-  int from_dtype, to_dtype;
-  Index rows, cols;
-  Index from_row, from_col, to_row, to_col;
-  double factor;
-};
 
 /// to(i, j) <- factor * from(i, j), converted.
 inline void copy(const Session& session, Strided from, Strided to, Index rows, Index cols, double factor = 1) {
@@ -93,36 +91,13 @@ inline void copy(const Session& session, Strided from, Strided to, Index rows, I
   session->module().launch("ogpsa_copy", column_blocks(rows, cols), session->stream(), parameters);
 }
 
-enum class Operation : int { scale_columns, add_scaled, divide_rows, difference, move, multiply };
-
-struct ElementwiseParameters {
-  int operation;
-  int dtype;
-  void* a;
-  Index rows, cols, stride;
-  void* x;
-  const void* y;
-  const double* factors;
-  double weight;
-  Index x_stride;
-};
-
-/// \param x  its columns, and those of y, lie `x_stride` elements apart; 0: as many as a has rows
+/// \param x_stride  elements between the columns of x, and those of y; 0: all columns take the same ones
 template <class T>
-void elementwise(const Session& session, Operation operation, MatrixView<T> a, TensorView x, const void* y = nullptr,
-                 const double* factors = nullptr, double weight = 1, Index x_stride = 0) {
+void elementwise(const Session& session, Operation operation, MatrixView<T> a, TensorView x, const void* y,
+                 Index x_stride, const double* factors = nullptr, double weight = 1) {
   if (a.empty()) return;
-  const ElementwiseParameters parameters{static_cast<int>(operation),
-                                         static_cast<int>(x.dtype),
-                                         a.data,
-                                         a.rows,
-                                         a.cols,
-                                         a.stride,
-                                         x.data,
-                                         y,
-                                         factors,
-                                         weight,
-                                         x_stride > 0 ? x_stride : a.rows};
+  const ElementwiseParameters parameters{
+      operation, static_cast<int>(x.dtype), a.data, a.rows, a.cols, a.stride, x.data, y, factors, weight, x_stride};
   session->module().launch(typed<T>("ogpsa_elementwise"), column_blocks(a.rows, a.cols), session->stream(), parameters);
 }
 
@@ -131,50 +106,16 @@ inline TensorView mutable_view(ConstTensorView t) {
   return {const_cast<void*>(t.data), t.dtype, t.rows, t.cols, t.layout};
 }
 
-enum class Question : int { first_beyond, first_outside, max_abs };
-
-/// (Tables have no gaps between their members: two that are the same have the same bytes.)
-struct ColumnEntry {
-  const void* data;
-  Index size;
-  Index first_task;
-  int dtype, unused = 0;
-};
-struct AskParameters {
-  int question;
-  const ColumnEntry* columns;
-  Index count;
-  Index task_length;
-  double low, high;
-  double* answers;
-};
-
-struct RowsEntry {
-  Index partial;
-  Index tasks;
-  Index width;
-  Index first_task;
-};
-struct GatherParameters {
-  int combination;
-  const RowsEntry* rows;
-  Index count;
-  const double* partial;
-  double* results;
-};
-enum class Combination : int { sum, smallest, largest };
-
-/// Combines the results of tasks, in a fixed order; see `Rows` in cuda_kernels.cuh.
+/// Combines the results of tasks, in a fixed order; see RowsEntry.
 inline void gather(const Session& session, Combination combination, const std::vector<RowsEntry>& rows,
                    const double* partial, double* results, Slot slot = kRows) {
   if (rows.empty()) return;
   const Index count = static_cast<Index>(rows.size());
-  const GatherParameters parameters{static_cast<int>(combination), session->upload(slot, rows.data(), count), count,
-                                    partial, results};
+  const GatherParameters parameters{combination, session->upload(slot, rows.data(), count), count, partial, results};
   session->module().launch("ogpsa_gather", rows.back().first_task + rows.back().width, session->stream(), parameters);
 }
 
-/// One answer for each tensor (contiguous, in any type); see `Question` in cuda_kernels.cuh. Two launches in all.
+/// One answer for each tensor (contiguous, in any type); see Question. Two launches in all.
 inline std::vector<double> ask(const Session& session, Question question, const std::vector<ConstTensorView>& tensors,
                                double low = 0, double high = 0) {
   constexpr Index task_length = 65536;
@@ -192,13 +133,8 @@ inline std::vector<double> ask(const Session& session, Question question, const 
   double* answers = session->scratch<double>(kPartial, std::max<Index>(tasks, 1));
   double* results = session->scratch<double>(kResults, static_cast<Index>(rows.size()));
   if (tasks > 0) {
-    const AskParameters parameters{static_cast<int>(question),
-                                   session->upload(kTable, columns.data(), count),
-                                   count,
-                                   task_length,
-                                   low,
-                                   high,
-                                   answers};
+    const AskParameters parameters{
+        question, session->upload(kTable, columns.data(), count), count, task_length, low, high, answers};
     session->module().launch("ogpsa_ask", tasks, session->stream(), parameters);
   }
   gather(session, question == Question::max_abs ? Combination::largest : Combination::smallest, rows, answers, results);

@@ -16,9 +16,6 @@ namespace ogpsa::detail::cuda {
 /// Elements of a panel; it is copied to the arithmetic type where the memory has another.
 inline constexpr Index kPanelElements = Index{1} << 22;
 
-/// Products that are added in the arithmetic type of a GEMM before they are added in double.
-inline constexpr Index kProductPart = 256;
-
 template <class T>
 struct Factor {
   const T* data;
@@ -125,37 +122,6 @@ void subtract_product(const Session& session, MatrixView<T> a, MatrixView<const 
                  count, 0, 1);
     copy(session, strided(sum), strided(rows), count, a.cols);
   }
-}
-
-struct AddPartsParameters {
-  const void* from;
-  void* to;
-  Index parts;
-  Index rows, cols;
-  const double* weights;
-  int weight_of_row;
-  double* squares;
-};
-
-/// out (m x n, contiguous) <- op(a) b with weights, where the sums are long: kProductPart products at a time are added
-/// by cuBLAS, the rest in double. `squares` takes column_blocks(m, n) sums of squares of the product before weights.
-/// \param a  K x m when transposed, else m x K
-template <class T>
-void long_product(const Session& session, cublasHandle_t cublas, MatrixView<const T> a, Transpose transpose,
-                  MatrixView<const T> b, T* out, const double* weights, bool weight_of_row, double* squares) {
-  const bool transposed = transpose == Transpose::yes;
-  const Index m = transposed ? a.cols : a.rows, n = b.cols, length = b.rows;
-  const Index full = length / kProductPart, rest = length % kProductPart;
-  T* parts = session->scratch<T>(kParts, (full + (rest > 0)) * m * n);
-  const Index step = transposed ? kProductPart : kProductPart * a.stride;
-  gemm<T>(cublas, m, n, kProductPart, 1, {a.data, a.stride, step, transpose}, {b.data, b.stride, kProductPart}, 0,
-          parts, m, m * n, full);
-  if (rest > 0) {
-    gemm<T>(cublas, m, n, rest, 1, {a.data + full * step, a.stride, 0, transpose},
-            {b.data + full * kProductPart, b.stride, 0}, 0, parts + full * m * n, m, 0, 1);
-  }
-  const AddPartsParameters parameters{parts, out, full + (rest > 0), m, n, weights, weight_of_row, squares};
-  session->module().launch(typed<T>("ogpsa_add_parts"), column_blocks(m, n), session->stream(), parameters);
 }
 
 /// sum <- sum + y y^T (or y^T y when transposed), in the lower triangle.
