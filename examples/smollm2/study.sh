@@ -6,8 +6,8 @@
 # ALIGN is the program ogpsa_align, CHECKPOINT what examples/smollm2.sh made of the published weights
 # (FOLDER/SmolLM2-135M-Instruct there). DATA has the files that study.toml and heal() name; docs/results.md says where they
 # come from. Each ARM (all where none is named) leaves a run in FOLDER/runs; SEEDS (default 0) says how often it is
-# repeated, JOBS (default: one for each core) how many run side by side, on one thread each. The same command goes on with
-# what is there.
+# repeated, JOBS (default: one for each core) how many run side by side, on one thread and in up to 10 GB each. The same
+# command goes on with what is there.
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
 align=$(realpath "$1") checkpoint=$(realpath "$2") data=$(realpath "$3")
@@ -34,12 +34,12 @@ sft-structured_output-1e-4   $sft --method structured --sft_learning_rate 1e-4 -
 sft-structured_both-1e-4     $sft --method structured --sft_learning_rate 1e-4 --form both
 sft-structured_soft-1e-4     $sft --method structured --sft_learning_rate 1e-4 --max_share 1 --damping 0.1
 sft-structured_stream-1e-4   $sft --method structured --sft_learning_rate 1e-4 --sft_refresh_every 20 --streaming
-dpo-plain-5e-6               $dpo --method plain --dpo_learning_rate 5e-6
 dpo-plain-1e-5               $dpo --method plain --dpo_learning_rate 1e-5
 dpo-plain-2e-5               $dpo --method plain --dpo_learning_rate 2e-5
-dpo-ogpsa-1e-5               $dpo --method ogpsa --dpo_learning_rate 1e-5 --dpo_refresh_every 10
-dpo-structured-1e-5          $dpo --method structured --dpo_learning_rate 1e-5
+dpo-plain-5e-5               $dpo --method plain --dpo_learning_rate 5e-5
+dpo-ogpsa-2e-5               $dpo --method ogpsa --dpo_learning_rate 2e-5 --dpo_refresh_every 10
 dpo-structured-2e-5          $dpo --method structured --dpo_learning_rate 2e-5
+dpo-structured-5e-5          $dpo --method structured --dpo_learning_rate 5e-5
 sft_dpo-plain                $sft $dpo --method plain --sft_learning_rate 5e-5 --dpo_learning_rate 1e-5
 sft_dpo-ogpsa                $sft $dpo --method ogpsa --sft_learning_rate 5e-5 --sft_refresh_every 20 --dpo_learning_rate 1e-5 --dpo_refresh_every 10
 sft_dpo-structured           $sft $dpo --method structured --sft_learning_rate 1e-4 --dpo_learning_rate 2e-5
