@@ -139,24 +139,51 @@ struct ProjectionBatch {
     return false;
   }
 
-  /// Instead of measure, all_reduce and apply_shared.
-  template <class B>
-  void fuse(const B& backend, std::span<const ProjectionUnit<T>> units) {
+  /// What becomes of each shared piece, where units are linear.
+  std::vector<LinearChange> linear_changes(std::span<const ProjectionUnit<T>> units) const {
     std::vector<LinearChange> changes;
     for (const std::size_t u : shared_unit) {
       changes.push_back(linear_change(units[u]));
       changes.back().normalizer = units[u].normalizer;
     }
-    std::vector<PieceCoefficients> measured;
-    std::vector<PieceNorms> norms;
-    backend.project(std::span<const ProjectionPiece<T>>(shared), std::span<const LinearChange>(changes), measured,
-                    norms);
+    return changes;
+  }
+  /// What a backend has found for shared pieces that are units of their own.
+  void record_shared(std::span<const ProjectionUnit<T>> units, std::span<const PieceCoefficients> measured,
+                     std::span<const PieceNorms> norms) {
     for (std::size_t p = 0; p < shared.size(); ++p) {
       auto& result = results[shared_unit[p]];
       normalize(units[shared_unit[p]], measured[p].inner, result);
       result.norm_before = measured[p].squared_norm;
       result.norm_after = norms[p].after;
     }
+  }
+  void record_sides(std::span<const PieceNorms> norms) {
+    for (std::size_t p = 0; p < sides.size(); ++p) {
+      auto& result = results[side_unit[p]];
+      result.norm_before += norms[p].before;
+      result.norm_after += norms[p].after;
+      result.norm_inside += norms[p].inside;
+    }
+  }
+  /// From squares to norms, at the end.
+  void take_roots() {
+    for (auto& result : results) {
+      result.norm_before = std::sqrt(result.norm_before);
+      result.norm_after = std::sqrt(result.norm_after);
+      result.norm_inside = std::sqrt(result.norm_inside);
+    }
+  }
+
+  /// Instead of measure, all_reduce and apply_shared.
+  template <class B>
+  void fuse(const B& backend, std::span<const ProjectionUnit<T>> units) {
+    const auto changes = linear_changes(units);
+    std::vector<PieceCoefficients> measured;
+    std::vector<PieceNorms> norms;
+    backend.project(std::span<const ProjectionPiece<T>>(shared), std::span<const LinearChange>(changes), measured,
+                    norms);
+    record_shared(units, measured, norms);
   }
 
   /// Sums coefficients and norms over the ranks, in one buffer.
@@ -191,20 +218,20 @@ struct ProjectionBatch {
     for (std::size_t p = 0; p < shared.size(); ++p) results[shared_unit[p]].norm_after += norms[p].after;
   }
 
+  std::vector<SideChange> side_changes(std::span<const ProjectionUnit<T>> units) const {
+    std::vector<SideChange> changes;
+    for (std::size_t p = 0; p < sides.size(); ++p) {
+      changes.push_back(decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
+    }
+    return changes;
+  }
+
   template <class B>
   void apply_sides(const B& backend, std::span<const ProjectionUnit<T>> units) {
-    std::vector<SideChange> side_changes;
-    for (std::size_t p = 0; p < sides.size(); ++p) {
-      side_changes.push_back(decide_side(units[side_unit[p]], sides[p].left.cols + sides[p].right.cols));
-    }
+    const auto changes = side_changes(units);
     std::vector<PieceNorms> norms;
-    backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(side_changes), norms);
-    for (std::size_t p = 0; p < sides.size(); ++p) {
-      auto& result = results[side_unit[p]];
-      result.norm_before += norms[p].before;
-      result.norm_after += norms[p].after;
-      result.norm_inside += norms[p].inside;
-    }
+    backend.change_side(std::span<const ProjectionPiece<T>>(sides), std::span<const SideChange>(changes), norms);
+    record_sides(norms);
   }
 };
 
@@ -226,11 +253,7 @@ requires Backend<B, T> std::vector<ProjectionResult> project_units(const B& back
     batch.apply_shared(backend, units);
   }
   batch.apply_sides(backend, units);
-  for (auto& result : batch.results) {
-    result.norm_before = std::sqrt(result.norm_before);
-    result.norm_after = std::sqrt(result.norm_after);
-    result.norm_inside = std::sqrt(result.norm_inside);
-  }
+  batch.take_roots();
   return std::move(batch.results);
 }
 

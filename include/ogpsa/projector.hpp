@@ -89,6 +89,11 @@ class Projector {
   Report project_gradients(std::span<const TensorView> gradients, Index step = -1) const {
     return project(gradients, Direction::gradient, step);
   }
+  /// What `project_gradients` would do, for a backend that does it in its own time (CudaProjection): views of tensors
+  /// and subspaces, valid until the next refresh, and a report without results. \throws StateError, InvalidArgument
+  std::pair<std::vector<ProjectionUnit<T>>, Report> prepare_gradients(std::span<const TensorView> gradients) const {
+    return prepare(gradients, Direction::gradient, -1);
+  }
   /// The same for steps D that an optimizer wants to add to the weights; then <h_r, D'> = 0 whatever it did.
   Report project_steps(std::span<const TensorView> steps, Index step = -1) const {
     return project(steps, Direction::step, step);
@@ -128,6 +133,8 @@ class Projector {
   std::vector<ProjectionUnit<T>> active_units(std::span<const TensorView> tensors,
                                               std::span<const ConstTensorView> origins, Direction direction,
                                               Report& report) const;
+  std::pair<std::vector<ProjectionUnit<T>>, Report> prepare(std::span<const TensorView> tensors, Direction direction,
+                                                            Index step) const;
   Report project(std::span<const TensorView> tensors, Direction direction, Index step) const;
   ProjectionResult correct_in_metric(const Unit& unit, std::span<const ConstTensorView> before,
                                      std::span<const TensorView> after, std::span<const ConstTensorView> metric) const;

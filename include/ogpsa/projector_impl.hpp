@@ -207,11 +207,18 @@ std::vector<ProjectionUnit<T>> Projector<T, B>::active_units(std::span<const Ten
 }
 
 template <class T, class B>
-Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction direction, Index step) const {
+std::pair<std::vector<ProjectionUnit<T>>, Report> Projector<T, B>::prepare(std::span<const TensorView> tensors,
+                                                                           Direction direction, Index step) const {
   check_tensors({std::vector<ConstTensorView>(tensors.begin(), tensors.end())},
                 direction == Direction::gradient ? "gradient" : "step");
   Report report{step, age(step), {}};
-  const auto active = active_units(tensors, {}, direction, report);
+  auto active = active_units(tensors, {}, direction, report);
+  return {std::move(active), std::move(report)};
+}
+
+template <class T, class B>
+Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction direction, Index step) const {
+  auto [active, report] = prepare(tensors, direction, step);
   auto results = project_units(backend_, std::span<const ProjectionUnit<T>>(active));
   for (std::size_t i = 0; i < results.size(); ++i) report.entries[i].result = std::move(results[i]);
   return report;

@@ -13,6 +13,9 @@
 
 namespace test {
 
+/// That of the host, whose name is given away below.
+using HostBackend = ogpsa::EigenBackend;
+
 using ogpsa::ConstTensorView;
 using ogpsa::Index;
 using ogpsa::MatrixView;

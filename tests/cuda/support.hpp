@@ -28,6 +28,7 @@ class DeviceTensor {
     const auto rows = rows_ > 0 ? rows_ : 1;
     return {memory_, ogpsa::dtype_of<S>(), rows, static_cast<ogpsa::Index>(size_) / rows};
   }
+  void set(const std::vector<S>& values) { copy(memory_, values.data(), cudaMemcpyHostToDevice); }
   std::vector<S> values() const {
     std::vector<S> result(size_);
     copy(result.data(), memory_, cudaMemcpyDeviceToHost);

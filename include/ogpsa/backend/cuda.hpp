@@ -268,11 +268,14 @@ class CudaBackend {
   }
 
  private:
+  template <class>
+  friend class CudaProjection;
   static constexpr int kNotFinite = 2000;  // an exponent that no finite value has
 
-  detail::cuda::Session session() const {
-    return detail::cuda::Session(context_ ? context_ : detail::cuda::DefaultContexts::current());
+  std::shared_ptr<detail::cuda::Context> context() const {
+    return context_ ? context_ : detail::cuda::DefaultContexts::current();
   }
+  detail::cuda::Session session() const { return detail::cuda::Session(context()); }
   std::vector<double> ask(detail::cuda::Question question, const std::vector<ConstTensorView>& tensors, double low = 0,
                           double high = 0) const {
     if (tensors.empty()) return {};

@@ -163,6 +163,10 @@ Stream& Device::stream(const char* call, cudaStream_t handle) {
 }
 
 void Device::enqueue(Stream& stream, std::function<void()> work) {
+  if (stream.capturing) {
+    stream.captured.push_back(std::move(work));
+    return;
+  }
   // The default stream waits for all others that block, and they for it.
   if (&stream == &default_stream_) {
     for (auto& [handle, other] : streams_) {
@@ -172,6 +176,15 @@ void Device::enqueue(Stream& stream, std::function<void()> work) {
     run(default_stream_);
   }
   stream.work.push_back(std::move(work));
+}
+
+bool Device::spoils_capture(Stream* stream) {
+  bool found = false;
+  for (auto& [handle, other] : streams_) {
+    if (!other.capturing || (stream && stream != &other)) continue;
+    other.spoiled = found = true;
+  }
+  return found;
 }
 
 void Device::run(Stream& stream) { run_until(stream, false); }

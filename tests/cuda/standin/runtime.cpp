@@ -22,6 +22,7 @@ struct Event {
   standin::Stream* stream = nullptr;
   std::shared_ptr<bool> reached = std::make_shared<bool>(true);
 };
+using Graph = std::vector<std::function<void()>>;
 thread_local int current_device = 0;
 constexpr int kDevices = 2;
 
@@ -101,6 +102,8 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t stream) {
   STANDIN_CALL(cudaErrorMemoryAllocation);
   STANDIN_REQUIRE(bytes > 0);
+  // A device would make it a part of the graph; ours are to have none.
+  if (device.spoils_capture(&device.stream(__func__, stream))) return cudaErrorStreamCaptureUnsupported;
   *memory = device.allocate(bytes, device.stream(__func__, stream));
   return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
@@ -112,6 +115,7 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
 }
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
   STANDIN_CALL(cudaErrorMemoryAllocation);
+  if (device.spoils_capture()) return cudaErrorStreamCaptureUnsupported;
   *memory = device.allocate_host(bytes);
   return cudaSuccess;
 }
@@ -126,6 +130,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   STANDIN_CALL(cudaErrorInvalidValue);
   STANDIN_REQUIRE(bytes > 0);
   auto& queue = device.stream(__func__, stream);
+  const void* host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : nullptr;
+  if (host && !device.is_pinned(host, bytes) && device.spoils_capture(&queue)) return cudaErrorStreamCaptureUnsupported;
   if (kind == cudaMemcpyHostToDevice) {
     device.require(__func__, "the target", to, bytes);
     device.require_host(__func__, "the source", from);
@@ -177,7 +183,52 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   STANDIN_CALL(cudaErrorLaunchFailure);
-  device.run(device.stream(__func__, stream));
+  auto& queue = device.stream(__func__, stream);
+  if (device.spoils_capture(&queue)) return cudaErrorStreamCaptureUnsupported;
+  device.run(queue);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+  STANDIN_CALL(cudaErrorIllegalState);
+  STANDIN_REQUIRE(stream != nullptr && mode == cudaStreamCaptureModeGlobal);
+  auto& queue = device.stream(__func__, stream);
+  STANDIN_REQUIRE(!queue.capturing);
+  queue.capturing = true;
+  queue.spoiled = false;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  STANDIN_CALL(cudaErrorIllegalState);
+  auto& queue = device.stream(__func__, stream);
+  STANDIN_REQUIRE(queue.capturing);
+  queue.capturing = false;
+  auto captured = std::move(queue.captured);
+  queue.captured.clear();
+  *graph = nullptr;
+  if (queue.spoiled) return cudaErrorStreamCaptureInvalidated;
+  standin::hand_out("graph", new Graph(std::move(captured)), graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags) {
+  STANDIN_CALL(cudaErrorMemoryAllocation);
+  STANDIN_REQUIRE(flags == 0);
+  device.require_handle(__func__, "graph", graph);
+  standin::hand_out("executable graph", new Graph(*reinterpret_cast<Graph*>(graph)), exec);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  STANDIN_CALL(cudaErrorLaunchFailure);
+  device.require_handle(__func__, "executable graph", exec);
+  for (const auto& work : *reinterpret_cast<Graph*>(exec)) device.enqueue(device.stream(__func__, stream), work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  standin::take_back<Graph>(__func__, "graph", graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  standin::take_back<Graph>(__func__, "executable graph", exec);
   return cudaSuccess;
 }
 
@@ -205,6 +256,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   STANDIN_REQUIRE(flags == 0);
   device.require_handle(__func__, "event", event);
   const Event waited = *reinterpret_cast<Event*>(event);  // as it is now, whatever is recorded later
+  // It was recorded outside.
+  if (device.spoils_capture(&device.stream(__func__, stream))) return cudaErrorStreamCaptureIsolation;
   device.enqueue(device.stream(__func__, stream), [&device, waited] {
     if (!*waited.reached) device.run_until(*waited.stream, *waited.reached);
   });

@@ -26,6 +26,7 @@
 /// - Blocks and threads of a kernel run in one order, then in the reverse, so that what depends on it comes out.
 /// - Sizes, leading dimensions, types, workspaces and handles are checked. A wrong call ends the program with a
 /// message.
+/// - In the capture of a graph, calls that wait, allocate or read pageable memory are refused, and so is the graph.
 /// - Any call can be made to fail.
 
 namespace standin {
@@ -38,6 +39,8 @@ using Index = std::int64_t;
 struct Stream {
   bool blocking = true;  // in order with the default stream
   std::deque<std::function<void()>> work;
+  bool capturing = false, spoiled = false;  // in capture work is not done but noted; an illegal call ends that
+  std::vector<std::function<void()>> captured;
 };
 
 class Device {
@@ -66,6 +69,8 @@ class Device {
   Stream& stream(const char* call, cudaStream_t stream);
   void enqueue(Stream& stream, std::function<void()> work);
   void run(Stream& stream);
+  /// True when a stream (null: any) is in capture, which is spoiled by the call that asks.
+  bool spoils_capture(Stream* stream = nullptr);
   /// Runs what was asked for until `done`, which some of that work makes true.
   void run_until(Stream& stream, const bool& done);
 

@@ -65,6 +65,17 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
+struct Memory {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+};
+
+/// Scratch memory and tables, each in a slot, that stay from call to call.
+struct Workspace {
+  std::map<std::size_t, Memory> scratch;
+  std::map<std::size_t, std::vector<unsigned char>> tables;  // what was uploaded last
+};
+
 /// Shared by all copies of a backend and by the matrices that it made. One thread at a time works with it (Session).
 class Context {
  public:
@@ -84,6 +95,13 @@ class Context {
   /// Goes over to the stream that is current, where one is asked for: what comes then waits for all that was before, so
   /// that memory that is used again stays in order.
   void follow_stream();
+  /// Goes over to another workspace (null: its own), and to another stream where one is given, without an order between
+  /// the two. \returns those before
+  std::pair<Workspace*, cudaStream_t> redirect(Workspace* workspace, std::optional<cudaStream_t> stream) {
+    return {std::exchange(workspace_, workspace ? workspace : &own_),
+            std::exchange(stream_, stream ? *stream : stream_)};
+  }
+  void release(Workspace& workspace) noexcept;
 
   /// Device memory in the order of the stream. \throws CudaOutOfMemory
   void* allocate(std::size_t bytes);
@@ -124,10 +142,6 @@ class Context {
   void synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
  private:
-  struct Memory {
-    void* data = nullptr;
-    std::size_t bytes = 0;
-  };
   [[noreturn]] void throw_out_of_memory(std::size_t bytes, const std::string& reason) const;
   void* scratch_bytes(std::size_t slot, std::size_t bytes);
   const void* upload_bytes(std::size_t slot, const void* table, std::size_t bytes);
@@ -141,8 +155,8 @@ class Context {
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
   std::shared_ptr<const Module> module_;
-  std::map<std::size_t, Memory> scratch_;
-  std::map<std::size_t, std::vector<unsigned char>> tables_;  // what was uploaded last
+  Workspace own_;
+  Workspace* workspace_ = &own_;
   Memory pinned_;
   std::recursive_mutex mutex_;
 };
@@ -180,8 +194,13 @@ inline Context::~Context() {
   release();
 }
 
+inline void Context::release(Workspace& workspace) noexcept {
+  for (const auto& [slot, memory] : workspace.scratch) deallocate(memory.data, memory.bytes);
+  workspace = {};
+}
+
 inline void Context::release() noexcept {
-  for (const auto& [slot, memory] : scratch_) deallocate(memory.data, memory.bytes);
+  release(own_);
   if (pinned_.data) cudaFreeHost(pinned_.data);
   if (cusolver_ && !options_.cusolver) cusolverDnDestroy(cusolver_);
   if (cublas_ && !options_.cublas) cublasDestroy(cublas_);
@@ -235,7 +254,7 @@ inline void Context::deallocate(void* memory, std::size_t bytes) noexcept {
 }
 
 inline void* Context::scratch_bytes(std::size_t slot, std::size_t bytes) {
-  Memory& memory = scratch_[slot];
+  Memory& memory = workspace_->scratch[slot];
   if (memory.bytes >= bytes) return memory.data;
   deallocate(memory.data, memory.bytes);
   memory = {};
@@ -246,8 +265,8 @@ inline void* Context::scratch_bytes(std::size_t slot, std::size_t bytes) {
 
 inline const void* Context::upload_bytes(std::size_t slot, const void* table, std::size_t bytes) {
   if (bytes == 0) return nullptr;
-  auto& last = tables_[slot];
-  const Memory before = scratch_[slot];
+  auto& last = workspace_->tables[slot];
+  const Memory before = workspace_->scratch[slot];
   void* memory = scratch_bytes(slot, bytes);
   const auto* begin = static_cast<const unsigned char*>(table);
   if (before.data == memory && last.size() == bytes && std::equal(last.begin(), last.end(), begin)) return memory;
@@ -274,7 +293,18 @@ class Session {
   explicit Session(std::shared_ptr<Context> context)
       : context_(std::move(context)), lock_(context_->mutex()), guard_(context_->device()) {
     context_->follow_stream();
+    before_ = context_->redirect(nullptr, {});
   }
+  /// In another workspace than that of the context, and on `stream` where one is given.
+  Session(std::shared_ptr<Context> context, Workspace& workspace, std::optional<cudaStream_t> stream = {})
+      : context_(std::move(context)), lock_(context_->mutex()), guard_(context_->device()) {
+    if (!stream) context_->follow_stream();
+    before_ = context_->redirect(&workspace, stream);
+    if (stream) restore_ = before_.second;
+  }
+  ~Session() { context_->redirect(before_.first, restore_); }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   Context* operator->() const { return context_.get(); }
   Context& operator*() const { return *context_; }
@@ -283,6 +313,8 @@ class Session {
   std::shared_ptr<Context> context_;
   std::lock_guard<std::recursive_mutex> lock_;
   DeviceGuard guard_;
+  std::pair<Workspace*, cudaStream_t> before_;
+  std::optional<cudaStream_t> restore_;
 };
 
 /// The cuBLAS handle of a context, set up for our calls; a handle of the user is put back as it was.
