@@ -73,7 +73,9 @@ class MatrixBatches {
         }
       }
     }
-    upload(session);
+    tables_ = {session->upload(kPointers, pointers_.data(), static_cast<Index>(pointers_.size())),
+               session->upload(kPanels, panels_.data(), static_cast<Index>(panels_.size())),
+               session->upload(kProducts, products_.data(), static_cast<Index>(products_.size()))};
   }
   /// left^T X right of each matrix with two sides.
   void measure(const Session& session, cublasHandle_t cublas) const { run(session, cublas, measure_); }
@@ -329,15 +331,8 @@ class MatrixBatches {
     });
   }
 
-  Tables upload(const Session& session) const {
-    return {session->upload(kPointers, pointers_.data(), static_cast<Index>(pointers_.size())),
-            session->upload(kPanels, panels_.data(), static_cast<Index>(panels_.size())),
-            session->upload(kProducts, products_.data(), static_cast<Index>(products_.size()))};
-  }
   void run(const Session& session, cublasHandle_t cublas, const Steps& steps) const {
-    if (steps.empty()) return;
-    const Tables tables = upload(session);  // sent before, in `prepare`
-    for (const auto& step : steps) step(session, cublas, tables);
+    for (const auto& step : steps) step(session, cublas, tables_);
   }
 
   std::vector<Item> items_;
@@ -345,6 +340,7 @@ class MatrixBatches {
   std::vector<void*> pointers_;
   std::vector<PanelEntry> panels_;
   std::vector<AddPartsEntry> products_;
+  Tables tables_ = {};  // in the workspace of the session
 };
 
 }  // namespace ogpsa::detail::cuda
