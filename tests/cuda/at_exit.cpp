@@ -1,7 +1,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "ogpsa/backend/cuda/context.hpp"
+#include "ogpsa/backend/cuda/session.hpp"
 #include "standin/standin.hpp"
 
 /// \file

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "ogpsa/backend/cuda/context.hpp"
 #include "ogpsa/backend/cuda/parameters.hpp"
+#include "ogpsa/backend/cuda/session.hpp"
 
 /// \file
 /// Launches of the kernels that work on one element at a time, and of those that ask questions to many columns.

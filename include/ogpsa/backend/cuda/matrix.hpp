@@ -3,7 +3,7 @@
 #include <memory>
 #include <utility>
 
-#include "ogpsa/backend/cuda/context.hpp"
+#include "ogpsa/backend/cuda/session.hpp"
 #include "ogpsa/tensor_view.hpp"
 
 namespace ogpsa {
