@@ -8,17 +8,34 @@
 
 /// \file
 /// Linked against the real libraries. NVRTC needs no GPU: it compiles the kernels for every kind of device that is
-/// named. Where there is a GPU, a projection on it is compared with one on the CPU; where there is none, that has to be
-/// an error that says so.
+/// named, and shows in PTX how they access memory. Where there is a GPU, a projection on it is compared with one on the
+/// CPU; where there is none, that has to be an error that says so.
 
 using namespace ogpsa;
 
 namespace {
 
+/// Whether the kernels that read whole models do so by 16 bytes, in PTX.
+bool has_wide_accesses(const std::string& ptx) {
+  bool all = true;
+  for (const std::string kernel : {"measure_f32", "measure_f64", "change_f32", "change_f64", "ask", "copy"}) {
+    const std::size_t begin = ptx.find(".entry ogpsa_" + kernel + "(");
+    const std::string body =
+        begin == std::string::npos ? "" : ptx.substr(begin, ptx.find(".entry ", begin + 1) - begin);
+    const bool reads = body.find("ld.global.v4") != std::string::npos;
+    const bool writes = body.find("st.global.v4") != std::string::npos;
+    const bool found = reads && (writes || kernel[0] == 'm' || kernel[0] == 'a');  // those two only answer
+    if (!found) std::printf("ogpsa_%s has no accesses of 16 bytes\n", kernel.c_str());
+    all = all && found;
+  }
+  return all;
+}
+
 bool compiles(const std::string& architecture) {
   try {
     const auto image = detail::cuda::compile_kernels(architecture);
     std::printf("NVRTC for %s: %zu bytes\n", architecture.c_str(), image.size());
+    if (architecture.starts_with("compute_")) return has_wide_accesses({image.data(), image.size()});
     return image.size() > 1000;
   } catch (const CudaError& e) {
     std::printf("%s\n", e.what());

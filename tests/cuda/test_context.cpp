@@ -284,6 +284,7 @@ TEST_CASE("context: after the first step nothing is allocated, and tables that s
   CHECK(calls.of("launch_kernel") > 0);
   CHECK(calls.of("cudaMallocAsync") == 0);
   CHECK(calls.of("cudaMallocHost") == 0);
+  CHECK(calls.of("cudaMemcpyAsync") == calls.of("cudaStreamSynchronize"));  // results alone are copied
 }
 
 TEST_CASE("context: backends made without options share one context, and devices do not") {

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <array>
+#include <cstring>
 #include <memory>
 
 #include "exact.hpp"
@@ -142,6 +144,78 @@ TEST_CASE_TEMPLATE("linear projection: panels of long matrices, and batches that
   batch.add(random, 270000, 18, 2, 3);
   batch.add(random, 18, 270000, 0, 2);
   check(backend, batch, std::is_same_v<S, bfloat16> ? 0x1p-8 : 0.0);
+}
+
+TEST_CASE_TEMPLATE("linear projection: one launch for vectors that fit the cache, whoever is first", S, float, double,
+                   bfloat16) {
+  using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  const CudaBackend backend;
+  std::vector<std::vector<S>> first;
+  std::vector<double> first_norms;
+  for (int round = 0; round < 12; ++round) {  // blocks run side by side, in another order each time
+    Random random(3);
+    Batch<T, S> batch;
+    for (int i = 0; i < 60; ++i) batch.add(random, i == 7 ? 0 : random.integer(4, 15000), 1, i % 4, 0);
+    if (round == 0) {
+      check(backend, batch, std::is_same_v<S, bfloat16> ? 0x1p-8 : 0.0);
+    } else {
+      std::vector<PieceCoefficients> measured;
+      std::vector<PieceNorms> norms;
+      backend.project(std::span<const ProjectionPiece<T>>(batch.pieces), std::span<const LinearChange>(batch.changes),
+                      measured, norms);
+      std::vector<double> numbers;
+      for (const auto& n : norms) numbers.insert(numbers.end(), {n.before, n.after, n.inside});
+      if (round == 1) first_norms = numbers;
+      CHECK(numbers == first_norms);
+    }
+    for (std::size_t p = 0; p < batch.tensors.size(); ++p) {
+      const auto values = batch.tensors[p]->values();
+      if (round == 0) first.push_back(values);
+      CHECK(std::memcmp(values.data(), first[p].data(), values.size() * sizeof(S)) == 0);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("linear projection: where a tensor lies in memory changes no bit", S, float, double, bfloat16,
+                   float16) {
+  using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  const CudaBackend backend;
+  for (const Index size : {Index{40000}, Index{40003}}) {  // columns of the second basis are not on 16 bytes either
+    Random random(static_cast<std::uint64_t>(size));
+    const CudaMatrix<T> basis = on_backend<T>(test::Matrix<T>(random.orthonormal(size, 3).template cast<T>()));
+    std::vector<S> values, start;
+    for (Index i = 0; i < size; ++i) values.push_back(static_cast<S>(random.normal()));
+    for (Index i = 0; i < size; ++i) start.push_back(static_cast<S>(random.normal()));
+    const auto project = [&](std::ptrdiff_t shift, bool step) {
+      const auto put = [&](std::vector<S> v) {
+        v.insert(v.begin(), static_cast<std::size_t>(shift), S{});
+        return std::make_unique<DeviceTensor<S>>(v);
+      };
+      const auto tensor = put(values), origin = put(start);
+      const auto view = [&](const auto& t) {
+        return TensorView(static_cast<S*>(t->view().data) + shift, dtype_of<S>(), 1, size);
+      };
+      ProjectionPiece<T> piece{view(tensor), size, 1, basis.view(), {}};
+      if (step) piece.origin = view(origin);
+      const LinearChange change{1, 1};
+      std::vector<PieceCoefficients> measured;
+      std::vector<PieceNorms> norms;
+      backend.project(std::span<const ProjectionPiece<T>>(&piece, 1), std::span<const LinearChange>(&change, 1),
+                      measured, norms);
+      const auto found = tensor->values();
+      CHECK(found[static_cast<std::size_t>(shift)] != values[0]);
+      return std::pair(std::vector<S>(found.begin() + shift, found.end()),
+                       std::array{norms[0].before, norms[0].after, norms[0].inside});
+    };
+    for (const bool step : {false, true}) {
+      const auto expected = project(0, step);
+      for (const std::ptrdiff_t shift : {1, 5}) {
+        const auto found = project(shift, step);
+        CHECK(std::memcmp(found.first.data(), expected.first.data(), found.first.size() * sizeof(S)) == 0);
+        CHECK(found.second == expected.second);
+      }
+    }
+  }
 }
 
 #ifndef OGPSA_ON_A_GPU

@@ -4,5 +4,6 @@
 
 #include "cuda/kernels/columns.cuh"
 #include "cuda/kernels/elements.cuh"
+#include "cuda/kernels/fused.cuh"
 #include "cuda/kernels/matrices.cuh"
 #include "cuda/kernels/vectors.cuh"

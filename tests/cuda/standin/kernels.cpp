@@ -1,21 +1,38 @@
+#include <atomic>
 #include <bit>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "standin.hpp"
 
 /// \file
-/// The kernels themselves, compiled for the CPU: one thread of a block after the other, phase by phase.
+/// The kernels themselves, compiled for the CPU: one thread of a block after the other, phase by phase. Blocks of
+/// kernels that wait for one another run at the same time, each in a thread of the CPU.
 
 namespace ogpsa_cuda {
 namespace {
 
 struct Grid {
-  long long block = 0;
+  long long block = 0, blocks = 0;
   bool reverse = false;
 };
-Grid grid;  // one kernel at a time
+thread_local Grid grid;
 
 long long block_index() { return grid.block; }
+long long block_count() { return grid.blocks; }
+void assume_global(const void*) {}
+
+unsigned count_up(unsigned* counter, unsigned last) {
+  const std::atomic_ref<unsigned> shared(*counter);
+  unsigned before = shared.load();
+  while (!shared.compare_exchange_weak(before, before >= last ? 0 : before + 1)) {
+  }
+  return before;
+}
+void wait_while_zero(unsigned* counter) {
+  while (std::atomic_ref<unsigned>(*counter).load() == 0) std::this_thread::yield();
+}
 
 template <class F>
 void phase(F f) {
@@ -34,26 +51,34 @@ unsigned short float_to_half(float x) { return std::bit_cast<unsigned short>(sta
 
 #define OGPSA_KERNEL static void
 #define OGPSA_DEVICE
-#define OGPSA_SHARED [[maybe_unused]] static
+#define OGPSA_SHARED [[maybe_unused]] static thread_local
 #define OGPSA_UNROLL
 #include "ogpsa/backend/cuda_kernels.cuh"
 
 namespace standin {
 namespace {
 
-template <class P, void (*kernel)(P)>
+template <class P, void (*kernel)(P), bool concurrent>
 Kernel made(const char* name) {
   return {name, sizeof(P), [](const void* bytes, Index blocks, bool reverse) {
             P parameters;
             std::memcpy(&parameters, bytes, sizeof parameters);
-            ogpsa_cuda::grid.reverse = reverse;
-            for (Index b = 0; b < blocks; ++b) {
-              ogpsa_cuda::grid.block = reverse ? blocks - 1 - b : b;
+            const auto run = [&](Index b) {
+              ogpsa_cuda::grid = {reverse ? blocks - 1 - b : b, blocks, reverse};
               kernel(parameters);
+            };
+            std::vector<std::jthread> others;
+            for (Index b = 0; b < blocks; ++b) {
+              if (concurrent && b + 1 < blocks) {
+                others.emplace_back(run, b);
+              } else {
+                run(b);
+              }
             }
           }};
 }
-#define STANDIN_KERNEL(P, name) made<ogpsa_cuda::P, ogpsa_cuda::name>(#name)
+#define STANDIN_KERNEL(P, name) made<ogpsa_cuda::P, ogpsa_cuda::name, false>(#name)
+#define STANDIN_CONCURRENT_KERNEL(P, name) made<ogpsa_cuda::P, ogpsa_cuda::name, true>(#name)
 
 }  // namespace
 
@@ -72,6 +97,8 @@ const std::vector<Kernel>& kernels() {
       STANDIN_KERNEL(MeasureParameters, ogpsa_measure_f64),
       STANDIN_KERNEL(ChangeParameters, ogpsa_change_f32),
       STANDIN_KERNEL(ChangeParameters, ogpsa_change_f64),
+      STANDIN_CONCURRENT_KERNEL(FusedParameters, ogpsa_fused_f32),
+      STANDIN_CONCURRENT_KERNEL(FusedParameters, ogpsa_fused_f64),
   };
   return all;
 }

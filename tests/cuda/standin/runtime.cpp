@@ -82,8 +82,12 @@ cudaError_t cudaSetDevice(int number) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   STANDIN_CALL(cudaErrorInvalidDevice);
-  STANDIN_REQUIRE(attribute == cudaDevAttrComputeCapabilityMajor || attribute == cudaDevAttrComputeCapabilityMinor);
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+  static const std::map<cudaDeviceAttr, int> values = {{cudaDevAttrComputeCapabilityMajor, 9},
+                                                       {cudaDevAttrComputeCapabilityMinor, 0},
+                                                       {cudaDevAttrL2CacheSize, 1 << 20},  // so that some do not fit
+                                                       {cudaDevAttrMultiProcessorCount, 1}};
+  STANDIN_REQUIRE(values.count(attribute) == 1);
+  *value = values.at(attribute);
   return cudaSuccess;
 }
 const char* cudaGetErrorName(cudaError_t error) {

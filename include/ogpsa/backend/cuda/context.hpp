@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -71,10 +72,19 @@ struct Memory {
   std::size_t bytes = 0;
 };
 
-/// Scratch memory and tables, each in a slot, that stay from call to call.
+/// A table in device memory, and what is in it.
+struct Table {
+  Memory memory;
+  std::vector<unsigned char> content;
+};
+
+/// Scratch memory and tables, each in a slot, that stay from call to call. A step of training makes several calls with
+/// tables in the same slot (for flat blocks, for matrices of one side), so that more than one is kept, the last used
+/// first.
 struct Workspace {
+  static constexpr std::size_t kTables = 4;
   std::map<std::size_t, Memory> scratch;
-  std::map<std::size_t, std::vector<unsigned char>> tables;  // what was uploaded last
+  std::map<std::size_t, std::array<Table, kTables>> tables;
 };
 
 /// Shared by all copies of a backend and by the matrices that it made. One thread at a time works with it (Session).
@@ -92,6 +102,8 @@ class Context {
   const Module& module() const { return *module_; }
   bool allow_tf32() const { return options_.allow_tf32; }
   std::size_t batch_bytes() const { return options_.batch_bytes; }
+  std::size_t l2_bytes() const { return static_cast<std::size_t>(l2_bytes_); }
+  int multiprocessors() const { return multiprocessors_; }
   std::recursive_mutex& mutex() { return mutex_; }
   /// Goes over to the stream that is current, where one is asked for: what comes then waits for all that was before, so
   /// that memory that is used again stays in order.
@@ -112,9 +124,9 @@ class Context {
   /// nothing is allocated any more. What was in it may be gone.
   template <class S>
   S* scratch(std::size_t slot, Index count) {
-    return static_cast<S*>(scratch_bytes(slot, static_cast<std::size_t>(count) * sizeof(S)));
+    return static_cast<S*>(at_least(workspace_->scratch[slot], static_cast<std::size_t>(count) * sizeof(S)));
   }
-  /// A table in device memory; it is copied only where it is not the same as the last one in its slot.
+  /// A table in device memory; it is copied only where it is none of those that the slot keeps (Workspace).
   template <class S>
   const S* upload(std::size_t slot, const S* table, Index count) {
     return static_cast<const S*>(upload_bytes(slot, table, static_cast<std::size_t>(count) * sizeof(S)));
@@ -144,13 +156,13 @@ class Context {
 
  private:
   [[noreturn]] void throw_out_of_memory(std::size_t bytes, const std::string& reason) const;
-  void* scratch_bytes(std::size_t slot, std::size_t bytes);
-  const void* upload_bytes(std::size_t slot, const void* table, std::size_t bytes);
+  void* at_least(Memory& memory, std::size_t bytes);
+  const void* upload_bytes(std::size_t slot, const void* from, std::size_t bytes);
   void* pinned_bytes(std::size_t bytes);
   void release() noexcept;
 
   CudaOptions options_;
-  int device_ = 0;
+  int device_ = 0, l2_bytes_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t event_ = nullptr;  // only with options_.current_stream
   cublasHandle_t cublas_ = nullptr;
@@ -165,6 +177,8 @@ class Context {
 inline Context::Context(const CudaOptions& options) : options_(options), device_(options.device) {
   if (device_ < 0) check(cudaGetDevice(&device_), "cudaGetDevice");
   const DeviceGuard guard(device_);
+  check(cudaDeviceGetAttribute(&l2_bytes_, cudaDevAttrL2CacheSize, device_), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_), "cudaDeviceGetAttribute");
   try {
     if (options.current_stream) {
       stream_ = options.current_stream();
@@ -197,6 +211,9 @@ inline Context::~Context() {
 
 inline void Context::release(Workspace& workspace) noexcept {
   for (const auto& [slot, memory] : workspace.scratch) deallocate(memory.data, memory.bytes);
+  for (const auto& [slot, tables] : workspace.tables) {
+    for (const auto& table : tables) deallocate(table.memory.data, table.memory.bytes);
+  }
   workspace = {};
 }
 
@@ -254,8 +271,7 @@ inline void Context::deallocate(void* memory, std::size_t bytes) noexcept {
   cudaFreeAsync(memory, stream_);
 }
 
-inline void* Context::scratch_bytes(std::size_t slot, std::size_t bytes) {
-  Memory& memory = workspace_->scratch[slot];
+inline void* Context::at_least(Memory& memory, std::size_t bytes) {
   if (memory.bytes >= bytes) return memory.data;
   deallocate(memory.data, memory.bytes);
   memory = {};
@@ -264,17 +280,23 @@ inline void* Context::scratch_bytes(std::size_t slot, std::size_t bytes) {
   return memory.data;
 }
 
-inline const void* Context::upload_bytes(std::size_t slot, const void* table, std::size_t bytes) {
+inline const void* Context::upload_bytes(std::size_t slot, const void* from, std::size_t bytes) {
   if (bytes == 0) return nullptr;
-  auto& last = workspace_->tables[slot];
-  const Memory before = workspace_->scratch[slot];
-  void* memory = scratch_bytes(slot, bytes);
-  const auto* begin = static_cast<const unsigned char*>(table);
-  if (before.data == memory && last.size() == bytes && std::equal(last.begin(), last.end(), begin)) return memory;
-  last.clear();  // should the copy fail
-  check(cudaMemcpyAsync(memory, table, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device",
+  auto& tables = workspace_->tables[slot];
+  const auto* begin = static_cast<const unsigned char*>(from);
+  auto found = std::find_if(tables.begin(), tables.end(), [&](const Table& table) {
+    return table.content.size() == bytes && std::equal(begin, begin + bytes, table.content.begin());
+  });
+  const bool kept = found != tables.end();
+  if (!kept) found = tables.end() - 1;
+  std::rotate(tables.begin(), found, found + 1);
+  Table& table = tables.front();
+  if (kept) return table.memory.data;
+  table.content.clear();  // should the copy fail
+  void* memory = at_least(table.memory, bytes);
+  check(cudaMemcpyAsync(memory, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device",
         {{"bytes", static_cast<Index>(bytes)}});
-  last.assign(begin, begin + bytes);
+  table.content.assign(begin, begin + bytes);
   return memory;
 }
 

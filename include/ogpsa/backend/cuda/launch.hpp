@@ -16,6 +16,7 @@ using ogpsa_cuda::AskParameters, ogpsa_cuda::ColumnEntry, ogpsa_cuda::Question;
 using ogpsa_cuda::ChangeParameters, ogpsa_cuda::MeasureParameters, ogpsa_cuda::VectorEntry;
 using ogpsa_cuda::Combination, ogpsa_cuda::GatherParameters, ogpsa_cuda::RowsEntry;
 using ogpsa_cuda::CopyParameters, ogpsa_cuda::ElementwiseParameters, ogpsa_cuda::Operation;
+using ogpsa_cuda::FusedEntry, ogpsa_cuda::FusedParameters, ogpsa_cuda::FusedStep, ogpsa_cuda::kFusedTask;
 using ogpsa_cuda::kColumnPart, ogpsa_cuda::kNone, ogpsa_cuda::kThreads, ogpsa_cuda::kVectorTask;
 using ogpsa_cuda::PanelEntry, ogpsa_cuda::PanelParameters;
 
@@ -31,7 +32,11 @@ enum Slot : std::size_t {
   kMeasureTable,  // and the rows of its results in the next slot, as for the two after it
   kChangeTable = kMeasureTable + 2,
   kAfterTable = kChangeTable + 2,
-  kPartial = kAfterTable + 2,
+  kFusedTable = kAfterTable + 2,
+  kFusedSteps,
+  kFusedState,
+  kFusedPartial,
+  kPartial,
   kResults,
   kPanel,
   kOther,

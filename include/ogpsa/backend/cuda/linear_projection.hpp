@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "ogpsa/backend/cuda/fused.hpp"
 #include "ogpsa/backend/cuda/projection.hpp"
 
 /// \file
@@ -19,12 +20,18 @@ class LinearProjection {
  public:
   LinearProjection(const Session& session, std::span<const ProjectionPiece<T>> pieces,
                    std::span<const LinearChange> changes)
-      : pieces_(pieces.begin(), pieces.end()) {
-    // Results: coefficients and |x|^2 of vectors, |X|^2 of matrices; then the coefficients of matrices.
+      : pieces_(pieces.begin(), pieces.end()), first_(pieces.size()) {
+    // Results: coefficients and |x|^2 of vectors, |X|^2 of matrices; then those of vectors that one launch projects,
+    // and the coefficients of matrices. After all that, |x|^2 of the results, and what was inside of sides.
+    std::vector<std::size_t> fused;
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       const auto& piece = pieces[p];
+      if (kind(piece) == Kind::vector && FusedTable::fits(session, piece)) {
+        fused.push_back(p);
+        continue;
+      }
       const Index rank = kind(piece) == Kind::vector ? piece.left.cols : 0;
-      first_.push_back(measure_.results());
+      first_[p] = measure_.results();
       if (kind(piece) == Kind::vector) {
         change_.add(piece, piece.left.data, piece.left.stride, rank, 1, changes[p].keep, measure_.results());
         append_weights(piece, changes[p]);
@@ -34,9 +41,19 @@ class LinearProjection {
       weights_.push_back(0);  // |x|^2 is not removed
       measure_.add(piece, piece.left.data, piece.left.stride, rank, rank + 1);
     }
+    for (const std::size_t p : fused) {
+      first_[p] = numbers();
+      append_weights(pieces[p], changes[p]);
+      weights_.push_back(0);
+    }
     for (std::size_t p = 0; p < pieces.size(); ++p) {
-      first_weight_.push_back(static_cast<Index>(weights_.size()));
+      first_weight_.push_back(numbers());
       if (kind(pieces[p]) != Kind::vector) append_weights(pieces[p], changes[p]);
+    }
+    after_fused_ = numbers() + change_.results() + after_.results();
+    for (std::size_t i = 0; i < fused.size(); ++i) {
+      const std::size_t p = fused[i];
+      fused_.add(pieces[p], changes[p].keep, first_[p], first_[p], after_fused_ + static_cast<Index>(i));
     }
     prepare(session, changes);
   }
@@ -44,6 +61,8 @@ class LinearProjection {
   void enqueue(const Session& session) const {
     const Index all = numbers(), count = static_cast<Index>(pieces_.size());
     const CublasSession cublas(*session);
+    fused_.template enqueue<T>(session, device_weights_, results_);
+    if (measure_.results() == 0) return;
     measure_.template measure<T>(session, results_);
     matrices_.measure(session, cublas);
     copy(session, {results_, DType::float64, 1, all}, {removed_, DType::float64, 1, all}, all, 1);
@@ -60,6 +79,7 @@ class LinearProjection {
     const auto host = session->fetch(results_, numbers() + 2 * static_cast<Index>(pieces_.size()));
     const std::size_t all = weights_.size();
     std::size_t vector = all, matrix = all + static_cast<std::size_t>(change_.results()), side = all + pieces_.size();
+    auto fused = static_cast<std::size_t>(after_fused_);
     measured.clear();
     norms.clear();
     for (std::size_t p = 0; p < pieces_.size(); ++p) {
@@ -70,7 +90,8 @@ class LinearProjection {
       const Eigen::MatrixXd inner = Eigen::Map<const Eigen::MatrixXd>(coefficients, rows, cols);
       const double before = host[static_cast<std::size_t>(first_[p] + (is_vector ? rows : 0))];
       measured.push_back({inner, before});
-      norms.push_back({before, host[is_vector ? vector++ : matrix++], is_side ? host[side++] : inner.squaredNorm()});
+      std::size_t& after = !is_vector ? matrix : first_[p] >= measure_.results() ? fused : vector;
+      norms.push_back({before, host[after++], is_side ? host[side++] : inner.squaredNorm()});
     }
   }
 
@@ -119,11 +140,14 @@ class LinearProjection {
     }
     matrices_.prepare(session);
     for (const auto* table : {&measure_, &change_, &after_}) table->prepare(session);
+    fused_.prepare(session);
     session->upload(kSideRows, side_rows_.data(), static_cast<Index>(side_rows_.size()));
   }
 
   std::vector<ProjectionPiece<T>> pieces_;
   VectorTable measure_{kMeasureTable}, change_{kChangeTable}, after_{kAfterTable};
+  FusedTable fused_;
+  Index after_fused_ = 0;  // where their |x|^2 afterwards start
   MatrixBatches<T> matrices_;
   std::vector<double> weights_;
   std::vector<Index> first_, first_weight_;  // where the results and weights of each piece start

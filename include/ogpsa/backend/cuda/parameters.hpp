@@ -10,6 +10,7 @@ using Index = long long;
 inline constexpr int kThreads = 256;         // of a block
 inline constexpr Index kColumnPart = 4096;   // elements of a column that a block handles
 inline constexpr Index kVectorTask = 16384;  // elements of a vector that a block handles
+inline constexpr Index kFusedTask = 4096;    // the same where it measures some and changes others in one launch
 inline constexpr double kNone = 1e300;       // an index that is none; indices are exact in a double
 
 // Data types (`dtype`) are numbered as ogpsa::DType.
@@ -118,6 +119,33 @@ struct ChangeParameters {
   Index count;
   const double* remove;
   double* partial;
+};
+
+// A vector that is measured and changed in one launch.
+struct FusedEntry {
+  VectorEntry vector;  // first_task: unused; partial: of rank + 1 for each task; remove: where its weights start
+  Index tasks;
+  Index results;  // where its coefficients go, and |x|^2 after them
+  Index after;    // where |x|^2 of the result goes
+};
+
+// Tasks [first_task, the next step's) measure a vector, or change it.
+struct FusedStep {
+  Index first_task;
+  int entry, change;
+};
+
+// x <- keep x - basis (weights o basis^T x) for each vector. Blocks take tasks in their order; one that changes waits
+// until all that measure the same vector are done, which come before it, so that somebody is at work on them.
+struct FusedParameters {
+  const FusedEntry* vectors;
+  const FusedStep* steps;
+  Index count;  // of steps
+  Index tasks;
+  const double* weights;
+  double* partial;
+  double* results;
+  unsigned int* state;  // tasks taken, and then three numbers for each vector; all zero before and after
 };
 
 // A part of a matrix in its own memory, and in the arithmetic type.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "device.cuh"
+#include "packs.cuh"
 
 namespace ogpsa_cuda {
 
@@ -22,17 +22,26 @@ OGPSA_DEVICE inline double answer(const AskParameters& ask, const S* x, Index be
   // 2^exponent has the field exponent + bias, which is half of the largest.
   const double wanted = ask.low + largest / 2;
   const int field = wanted < 1 ? 1 : wanted < largest ? static_cast<int>(wanted) : largest;
+  assume_global(x);
+  const bool wide = on_16_bytes(x);
   double result = ask.question == Question::max_abs ? 0 : kNone;
-  for (Index i = begin + t; i < end; i += kThreads) {
-    const double v = static_cast<double>(value(x[i]));
-    if (ask.question == Question::max_abs) {
-      result = larger(result, v < 0 ? -v : v);
-      continue;
+  for_packs<kPack<S>>(begin, end, t, [&](Index i, int count) {
+    if (ask.question != Question::max_abs && result != kNone) return;
+    S xs[kPack<S>];
+    load_pack(x + i, count, wide, xs);
+    OGPSA_UNROLL
+    for (int w = 0; w < kPack<S>; ++w) {
+      if (w >= count) continue;
+      const double v = static_cast<double>(value(xs[w]));
+      if (ask.question == Question::max_abs) {
+        result = larger(result, v < 0 ? -v : v);
+        continue;
+      }
+      const bool found =
+          ask.question == Question::first_beyond ? exponent_field(xs[w]) >= field : !(v >= ask.low && v <= ask.high);
+      if (found) result = smaller(result, static_cast<double>(i + w));
     }
-    const bool found =
-        ask.question == Question::first_beyond ? exponent_field(x[i]) >= field : !(v >= ask.low && v <= ask.high);
-    if (found) return static_cast<double>(i);
-  }
+  });
   return result;
 }
 
@@ -58,27 +67,30 @@ OGPSA_KERNEL ogpsa_ask(AskParameters ask) {
 
 // --------------------------------------------------------------------------------------- results of tasks together
 
+// The part of thread t in the combination of `tasks` numbers, `width` apart.
+template <class P>
+OGPSA_DEVICE inline double gathered(Combination combination, P from, Index tasks, Index width, int t) {
+  double result = combination == Combination::smallest ? kNone : 0;
+  double carry = 0;  // of a compensated sum (Neumaier 1974)
+  for (Index i = t; i < tasks; i += kThreads) {
+    const double x = from[i * width];
+    if (combination == Combination::smallest) result = smaller(result, x);
+    if (combination == Combination::largest) result = larger(result, x);
+    if (combination != Combination::sum) continue;
+    const double total = result + x;
+    const double big = (result < 0 ? -result : result) < (x < 0 ? -x : x) ? x : result;
+    carry += (big - total) + (big == x ? result : x);
+    result = total;
+  }
+  // Where the sum has left the range, so has the carry: infinity must not become NaN.
+  return carry - carry == 0 ? result + carry : result;
+}
+
 OGPSA_KERNEL ogpsa_gather(GatherParameters g) {
   OGPSA_SHARED double values[kThreads];
   const RowsEntry rows = g.rows[entry_of(g.rows, g.count, block_index())];
   const double* from = g.partial + rows.partial + (block_index() - rows.first_task);
-  const double none = g.combination == Combination::sum ? 0 : g.combination == Combination::smallest ? kNone : 0;
-  phase([&](int t) {
-    double result = none;
-    double carry = 0;  // of a compensated sum (Neumaier 1974)
-    for (Index i = t; i < rows.tasks; i += kThreads) {
-      const double x = from[i * rows.width];
-      if (g.combination == Combination::smallest) result = smaller(result, x);
-      if (g.combination == Combination::largest) result = larger(result, x);
-      if (g.combination != Combination::sum) continue;
-      const double total = result + x;
-      const double big = (result < 0 ? -result : result) < (x < 0 ? -x : x) ? x : result;
-      carry += (big - total) + (big == x ? result : x);
-      result = total;
-    }
-    // Where the sum has left the range, so has the carry: infinity must not become NaN.
-    values[t] = carry - carry == 0 ? result + carry : result;
-  });
+  phase([&](int t) { values[t] = gathered(g.combination, from, rows.tasks, rows.width, t); });
   if (g.combination == Combination::sum) combine(values, sum_of);
   if (g.combination == Combination::smallest) combine(values, smaller);
   if (g.combination == Combination::largest) combine(values, larger);

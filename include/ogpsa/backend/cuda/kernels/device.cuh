@@ -15,11 +15,28 @@
 namespace ogpsa_cuda {
 
 __device__ inline long long block_index() { return blockIdx.x; }
+__device__ inline long long block_count() { return gridDim.x; }
 
 template <class F>
 __device__ inline void phase(F f) {
   f(static_cast<int>(threadIdx.x));
   __syncthreads();
+}
+
+// Of a pointer from a table, which the compiler else takes for one into any kind of memory.
+__device__ inline void assume_global(const void* p) { __builtin_assume(__isGlobal(p)); }
+
+// Between blocks. What one block wrote before `count_up` is seen by those that have seen the count.
+// Adds one and returns what was there; from `last` on it starts again at zero.
+__device__ inline unsigned int count_up(unsigned int* counter, unsigned int last) {
+  __threadfence();
+  const unsigned int before = atomicInc(counter, last);
+  __threadfence();
+  return before;
+}
+__device__ inline void wait_while_zero(unsigned int* counter) {
+  while (*static_cast<volatile unsigned int*>(counter) == 0) __nanosleep(40);
+  __threadfence();
 }
 
 __device__ inline float bits_to_float(unsigned bits) { return __uint_as_float(bits); }

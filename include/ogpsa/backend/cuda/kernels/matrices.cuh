@@ -1,6 +1,6 @@
 #pragma once
 
-#include "device.cuh"
+#include "packs.cuh"
 
 namespace ogpsa_cuda {
 
@@ -19,21 +19,31 @@ OGPSA_DEVICE inline void panels(const PanelParameters& p) {
   const BatchPart part = batch_part(p.rows, p.cols);
   const PanelEntry entry = p.panels[part.matrix];
   T* panel = static_cast<T*>(entry.panel) + part.column * p.rows;
+  assume_global(entry.data);
+  assume_global(entry.origin);
+  assume_global(entry.panel);
   phase([&](int t) {
     visit(p.dtype, [&](auto* tag) {
       using S = typename Pointed<decltype(tag)>::Type;
       S* x = static_cast<S*>(entry.data) + part.column * p.stride;
       const S* origin = static_cast<const S*>(entry.origin);
       if (origin) origin += part.column * p.stride;
-      for (Index i = part.begin + t; i < part.end; i += kThreads) {
-        if (!p.store) {
-          panel[i] = origin ? difference<T>(x[i], origin[i]) : static_cast<T>(value(x[i]));
-        } else if (origin) {
-          move(panel[i], origin[i], x + i);
+      constexpr int W = kPack<T, S>;
+      const bool wide = on_16_bytes(x) && on_16_bytes(origin) && on_16_bytes(panel);
+      for_packs<W>(part.begin, part.end, t, [&](Index i, int count) {
+        S stored[W];
+        T values[W];
+        if (!p.store || origin) load_pack(x + i, count, wide, stored);
+        const S* from = origin ? origin + i : origin;
+        if (p.store) {
+          load_pack(panel + i, count, wide, values);
+          store_values(values, from, count, wide, stored);
+          store_pack(stored, count, wide, x + i);
         } else {
-          store(panel[i], x + i);
+          load_values(stored, from, count, wide, values);
+          store_pack(values, count, wide, panel + i);
         }
-      }
+      });
     });
   });
 }
