@@ -22,6 +22,14 @@ thread_local Grid grid;
 long long block_index() { return grid.block; }
 long long block_count() { return grid.blocks; }
 void assume_global(const void*) {}
+struct alignas(16) Words {
+  unsigned word[4];
+};
+void store_words(Words w, void* to) {
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0)
+    standin::wrong("a kernel", "16 bytes are stored off a multiple of 16");
+  std::memcpy(to, &w, sizeof w);
+}
 
 unsigned count_up(unsigned* counter, unsigned last) {
   const std::atomic_ref<unsigned> shared(*counter);

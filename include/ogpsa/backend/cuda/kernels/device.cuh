@@ -26,6 +26,18 @@ __device__ inline void phase(F f) {
 // Of a pointer from a table, which the compiler else takes for one into any kind of memory.
 __device__ inline void assume_global(const void* p) { __builtin_assume(__isGlobal(p)); }
 
+// What one access of 16 bytes carries.
+struct alignas(16) Words {
+  unsigned int word[4];
+};
+// To global memory. In assembly, since the compiler cuts an assignment up where it can merge it with other stores.
+__device__ inline void store_words(Words w, void* to) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(w.word[0]), "r"(w.word[1]), "r"(w.word[2]), "r"(w.word[3])
+               : "memory");
+}
+
 // Between blocks. What one block wrote before `count_up` is seen by those that have seen the count.
 // Adds one and returns what was there; from `last` on it starts again at zero.
 __device__ inline unsigned int count_up(unsigned int* counter, unsigned int last) {

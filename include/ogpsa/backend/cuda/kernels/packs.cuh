@@ -6,11 +6,6 @@ namespace ogpsa_cuda {
 
 // -------------------------------------------------------------------------- several elements of a thread at a time
 
-// What one access of 16 bytes carries.
-struct alignas(16) Words {
-  unsigned int word[4];
-};
-
 template <class A, class B>
 struct Smaller {
   static constexpr int bytes = sizeof(A) < sizeof(B) ? sizeof(A) : sizeof(B);
@@ -30,7 +25,7 @@ OGPSA_DEVICE inline void load_pack(const S* from, int count, bool wide, S (&to)[
     OGPSA_UNROLL
     for (int w = 0; w < W; w += each) {
       const Words words = *reinterpret_cast<const Words*>(from + w);
-      __builtin_memcpy(to + w, &words, 16);
+      memcpy(to + w, &words, 16);
     }
     return;
   }
@@ -47,8 +42,8 @@ OGPSA_DEVICE inline void store_pack(const S (&from)[W], int count, bool wide, S*
     OGPSA_UNROLL
     for (int w = 0; w < W; w += each) {
       Words words;
-      __builtin_memcpy(&words, from + w, 16);
-      *reinterpret_cast<Words*>(to + w) = words;
+      memcpy(&words, from + w, 16);
+      store_words(words, to + w);
     }
     return;
   }
