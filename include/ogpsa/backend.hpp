@@ -107,6 +107,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   { b.template matrix<T>(Index{}, Index{}) } -> std::same_as<typename B::template Matrix<T>>;  // zeros
   { owned.view() } -> std::convertible_to<MatrixView<T>>;
   owned.resize_columns(Index{});                           // keeps what is there
+  b.keep_on_host(owned, bool{});                           // moves it to where a large basis may be kept, or back
   b.copy(q, a);                                            // a <- q
   b.load(tensor, a);                                       // a <- tensor's memory (of a.rows x a.cols), converted
   b.load_side(tensor, bool{}, Index{}, a);                 // a <- columns of X (fast side) or X^T from the given one on

@@ -12,9 +12,10 @@ namespace ogpsa {
 
 /// How the elements of a flat basis are kept.
 enum class BasisStorage {
-  full,      ///< in the arithmetic type
-  bfloat16,  ///< 2 bytes
-  int8,      ///< 1 byte, and one float scale for every kScaleBlock elements of a column
+  full,         ///< in the arithmetic type
+  page_locked,  ///< the same in memory of the host, where the backend computes elsewhere, streamed at each projection
+  bfloat16,     ///< 2 bytes
+  int8,         ///< 1 byte, and one float scale for every kScaleBlock elements of a column
 };
 
 /// Elements of a column that share a scale in BasisStorage::int8: |x| <= 127 scale, rounded to multiples of the scale.
@@ -22,18 +23,25 @@ inline constexpr Index kScaleBlock = 64;
 
 namespace detail {
 
+/// Whether elements are rounded, so that a basis is a StoredSubspace.
+inline bool is_rounded(BasisStorage storage) {
+  return storage == BasisStorage::bfloat16 || storage == BasisStorage::int8;
+}
+
 inline Index scale_blocks(Index rows) { return (rows + kScaleBlock - 1) / kScaleBlock; }
 
 /// Bytes of one element of a basis, without scales.
 template <class T>
 Index bytes_of(BasisStorage storage) {
-  return storage == BasisStorage::full ? Index{sizeof(T)} : storage == BasisStorage::bfloat16 ? 2 : 1;
+  return !is_rounded(storage) ? Index{sizeof(T)} : storage == BasisStorage::bfloat16 ? 2 : 1;
 }
 
 inline const char* storage_name(BasisStorage storage) {
   switch (storage) {
     case BasisStorage::full:
       return "full";
+    case BasisStorage::page_locked:
+      return "page_locked";
     case BasisStorage::bfloat16:
       return "bfloat16";
     case BasisStorage::int8:

@@ -31,8 +31,9 @@ struct ProjectorOptions {
   Granularity granularity = Granularity::block;
   ProjectionOptions projection = {};
   ReferenceOptions reference = {};
-  /// How flat bases are kept between refreshes: rounded, they take less memory, and less time to project by.
-  /// Projections are exact for the span of the rounded basis. Float arithmetic only.
+  /// How flat bases are kept between refreshes. Rounded, they take less memory, and less time to project by;
+  /// projections are exact for the span of the rounded basis; float arithmetic only. Page-locked, they take no memory
+  /// of a GPU.
   BasisStorage basis_storage = BasisStorage::full;
 };
 
@@ -74,7 +75,11 @@ class Projector {
 
   /// Starts to collect reference gradients; nothing changes before `finish_refresh`.
   ReferenceCollector<T, B> begin_refresh() const {
-    return {blocks_, {units_.begin(), units_.end()}, options_.reference, backend_};
+    return {blocks_,
+            {units_.begin(), units_.end()},
+            options_.reference,
+            backend_,
+            options_.basis_storage == BasisStorage::page_locked};
   }
   /// Makes or updates the subspaces from what was collected.
   /// \param step  the optimizer step, for `refresh_due` and the age in reports; at least 0
@@ -149,6 +154,8 @@ class Projector {
   void check_collected(const ReferenceCollector<T, B>& collected) const;
   std::optional<Subspace<T, B>> finish_flat(Subspace<T, B>& flat, const std::string& name,
                                             typename ReferenceCollector<T, B>::Sums& sums,
+                                            const std::vector<double>& weights) const;
+  std::optional<Subspace<T, B>> finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                             const std::vector<double>& weights) const;
   StoredSubspace<T, B> finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                      const std::vector<double>& weights) const;

@@ -33,7 +33,7 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
   for (auto& shape : detail::make_units(blocks_, options_.granularity)) {
     Unit unit{std::move(shape)};
     const auto& first = blocks_[unit.blocks.front()];
-    const bool stored = options_.basis_storage != BasisStorage::full;
+    const bool stored = detail::is_rounded(options_.basis_storage);
     if (unit.form == Form::flat) unit.flat = Subspace<T, B>(unit.dimension, backend_);
     if (unit.form == Form::flat && stored) unit.stored = StoredSubspace<T, B>(unit.flat, options_.basis_storage);
     if (unit.has_input()) unit.input = Subspace<T, B>(first.cols, backend_);
@@ -55,7 +55,7 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
     if (unit.is_stored()) {
       fresh[u].stored = finish_stored(unit, sums, collected.weights_);
     } else if (unit.form == Form::flat) {
-      fresh[u].flat = finish_flat(unit.flat, unit.name, sums, collected.weights_);
+      fresh[u].flat = finish_full(unit, sums, collected.weights_);
     }
     if (unit.has_input()) fresh[u].input = finish_side(unit.input_factor, sums.input);
     if (unit.has_output()) fresh[u].output = finish_side(unit.output_factor, sums.output);
@@ -147,6 +147,21 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat,
   }
   Subspace<T, B> fresh(flat.dimension(), backend_);
   fresh.replace(std::move(sums.flat), reference.rank, estimate);
+  return fresh;
+}
+
+/// The same where bases are not rounded. One in the host's memory is where the backend computes in the meantime.
+template <class T, class B>
+std::optional<Subspace<T, B>> Projector<T, B>::finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
+                                                           const std::vector<double>& weights) const {
+  const bool on_host = options_.basis_storage == BasisStorage::page_locked;
+  if (on_host) {
+    backend_.keep_on_host(sums.flat, false);
+    sums.batches.keep_on_host(false);
+    if (options_.policy == RefreshPolicy::streaming) unit.flat.keep_on_host(false);
+  }
+  auto fresh = finish_flat(unit.flat, unit.name, sums, weights);
+  if (on_host) (fresh ? *fresh : unit.flat).keep_on_host(true);
   return fresh;
 }
 

@@ -32,14 +32,15 @@ struct ReferenceOptions {
 template <class T, class B = EigenBackend>
 class ReferenceCollector {
  public:
-  /// Made by `Projector::begin_refresh`.
+  /// Made by `Projector::begin_refresh`. \param on_host  columns are kept as BasisStorage::page_locked
   ReferenceCollector(std::vector<BlockSpec> blocks, std::vector<detail::UnitShape> units,
-                     const ReferenceOptions& options, const B& backend)
-      : blocks_(std::move(blocks)), units_(std::move(units)), options_(options), backend_(backend) {
+                     const ReferenceOptions& options, const B& backend, bool on_host = false)
+      : blocks_(std::move(blocks)), units_(std::move(units)), options_(options), backend_(backend), on_host_(on_host) {
     for (const auto& unit : units_) {
       Sums sums;
       const auto& first = blocks_[unit.blocks.front()];
       if (unit.form == Form::flat) sums.flat = backend_.template matrix<T>(unit.dimension, 0);
+      if (unit.form == Form::flat && on_host) backend_.keep_on_host(sums.flat, true);
       if (unit.form == Form::flat) sums.batches = Subspace<T, B>(unit.dimension, backend);
       if (unit.has_input()) sums.input = KroneckerFactor<T, B>(first.cols, options.structured, backend);
       if (unit.has_output()) sums.output = KroneckerFactor<T, B>(first.rows, options.structured, backend);
@@ -124,6 +125,7 @@ class ReferenceCollector {
   std::vector<detail::UnitShape> units_;
   ReferenceOptions options_;
   B backend_;
+  bool on_host_ = false;
   std::vector<Sums> sums_;
   std::vector<double> weights_;
 };
@@ -175,7 +177,9 @@ void ReferenceCollector<T, B>::add_unit(std::size_t u, Index objective, std::spa
   }
   if (per_batch) {
     const EstimateOptions estimate{options_.method, options_.normalize, unit.name};
+    if (on_host_) sums.batches.keep_on_host(false);
     sums.batches.update(std::move(batch), 1.0, options_.rank, estimate);
+    if (on_host_) sums.batches.keep_on_host(true);
   }
 }
 

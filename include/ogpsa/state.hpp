@@ -87,7 +87,7 @@ struct StateAccess {
   static std::vector<double> values(const Eigen::MatrixXd& m) { return {m.data(), m.data() + m.size()}; }
 
   static const char* dtype_of_basis(BasisStorage storage) {
-    if (storage == BasisStorage::full) return dtype_name(dtype_of<T>());
+    if (!is_rounded(storage)) return dtype_name(dtype_of<T>());
     return storage == BasisStorage::int8 ? "I8" : dtype_name(DType::bfloat16);
   }
 
@@ -227,7 +227,8 @@ struct StateAccess {
     if (saved == wanted) return;
     if (saved != BasisStorage::full) unit.flat = unit.stored.restore();
     unit.stored = {};
-    if (wanted == BasisStorage::full) return;
+    unit.flat.keep_on_host(wanted == BasisStorage::page_locked);
+    if (!is_rounded(wanted)) return;
     unit.stored = StoredSubspace<T, B>(unit.flat, wanted);
     unit.flat = Subspace<T, B>(unit.dimension, backend);
   }

@@ -17,7 +17,7 @@ namespace detail {
 /// \throws InvalidArgument where `T` is not kept as `storage`.
 template <class T>
 void check_storage(BasisStorage storage) {
-  if (storage == BasisStorage::full || std::is_same_v<T, float>) return;
+  if (!is_rounded(storage) || std::is_same_v<T, float>) return;
   throw InvalidArgument(text({"ogpsa: basis storage ", storage_name(storage),
                               " is for float arithmetic; with double, use BasisStorage::full"}));
 }
@@ -52,8 +52,8 @@ class StoredSubspace {
   using Scales = typename B::template Matrix<float>;
 
   StoredSubspace() = default;
-  /// Rounds a basis. \throws InvalidArgument for BasisStorage::full, or where `T` is not float; NumericalError when the
-  /// rounded columns depend on each other (more than a few hundred of them might).
+  /// Rounds a basis. \throws InvalidArgument for a storage that does not round, or where `T` is not float;
+  /// NumericalError when the rounded columns depend on each other (more than a few hundred of them might).
   StoredSubspace(const Subspace<T, B>& subspace, BasisStorage storage);
 
   Index dimension() const { return dimension_; }
@@ -130,7 +130,7 @@ StoredSubspace<T, B>::StoredSubspace(const Subspace<T, B>& subspace, BasisStorag
       singular_values_(subspace.singular_values()),
       objective_norms_(subspace.objective_norms()) {
   detail::check_storage<T>(storage);
-  if (storage == BasisStorage::full) {
+  if (!detail::is_rounded(storage)) {
     throw InvalidArgument("ogpsa: a stored subspace is rounded to bfloat16 or int8; a full one is a Subspace");
   }
   const Index k = subspace.rank();
@@ -176,7 +176,7 @@ StoredSubspace<T, B> StoredSubspace<T, B>::from_parts(BasisStorage storage, Inde
     throw InvalidArgument(detail::text(
         {"ogpsa: a basis of ", detail::size_text(dimension, k), " in ", detail::storage_name(storage), ": ", what}));
   };
-  if (storage == BasisStorage::full || elements.rows() != dimension * detail::bytes_of<T>(storage) ||
+  if (!detail::is_rounded(storage) || elements.rows() != dimension * detail::bytes_of<T>(storage) ||
       scales.cols() != k || scales.rows() != (scaled ? detail::scale_blocks(dimension) : 0) || normalizer.rows() != k ||
       normalizer.cols() != k || singular_values.size() != k || objectives.rows() != k ||
       objective_norms.size() != objectives.cols()) {

@@ -46,6 +46,8 @@ class Subspace {
   /// Norms |h_r| (K) of the reference objectives, of which Q may hold only a part.
   const Eigen::VectorXd& objective_norms() const { return objective_norms_; }
   const B& backend() const { return backend_; }
+  /// Moves the basis to the host's memory, or back to where the backend computes (BasisStorage::page_locked).
+  void keep_on_host(bool on_host) { backend_.keep_on_host(basis_, on_host); }
 
   /// Estimates the subspace anew from the columns of `gradients` (n x m, consumed), by the thin SVD.
   /// \throws InvalidArgument for a wrong number of rows; NonFiniteError; NumericalError (see Orthonormalization).

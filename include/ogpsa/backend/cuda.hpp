@@ -58,6 +58,10 @@ class CudaBackend {
     return {rows, cols, context_};
   }
   template <class T>
+  void keep_on_host(CudaMatrix<T>& matrix, bool on_host) const {
+    matrix.keep_on_host(on_host);
+  }
+  template <class T>
   void copy(MatrixView<const T> from, MatrixView<T> to) const {
     detail::cuda::copy(session(), detail::cuda::strided(from), detail::cuda::strided(to), from.rows, from.cols);
   }
@@ -158,7 +162,7 @@ class CudaBackend {
   template <class T>
   void encode(MatrixView<const T>, BasisStorage storage, std::uint8_t*, float*) const {
     throw InvalidArgument(std::string("ogpsa: the CUDA backend does not keep bases in ") +
-                          detail::storage_name(storage) + "; use BasisStorage::full");
+                          detail::storage_name(storage) + "; use BasisStorage::full or page_locked");
   }
   template <class T>
   void decode(BasisView<T> basis, MatrixView<T> to) const {

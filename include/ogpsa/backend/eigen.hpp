@@ -40,6 +40,9 @@ class EigenBackend {
   HostMatrix<T> matrix(Index rows, Index cols) const {
     return {rows, cols};
   }
+  /// Nothing to do: this is the host.
+  template <class T>
+  void keep_on_host(HostMatrix<T>&, bool) const {}
   template <class T>
   void copy(MatrixView<const T> from, MatrixView<T> to) const {
     detail::as_eigen(to) = detail::as_eigen(from);

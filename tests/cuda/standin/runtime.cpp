@@ -134,6 +134,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   STANDIN_CALL(cudaErrorInvalidValue);
   STANDIN_REQUIRE(bytes > 0);
   auto& queue = device.stream(__func__, stream);
+  if (kind == cudaMemcpyDefault) {  // as the addresses say; page-locked memory is in them as well as the device's
+    const bool to_device = device.is_device(to) || device.is_pinned(to, bytes);
+    const bool from_device = device.is_device(from) || device.is_pinned(from, bytes);
+    kind = to_device && from_device ? cudaMemcpyDeviceToDevice
+           : to_device              ? cudaMemcpyHostToDevice
+                                    : cudaMemcpyDeviceToHost;
+    STANDIN_REQUIRE(to_device || from_device);
+  }
   const void* host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : nullptr;
   if (host && !device.is_pinned(host, bytes) && device.spoils_capture(&queue)) return cudaErrorStreamCaptureUnsupported;
   if (kind == cudaMemcpyHostToDevice) {
@@ -141,6 +149,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     device.require_host(__func__, "the source", from);
     if (device.is_pinned(from, bytes)) {
       device.enqueue(queue, [=] { std::memcpy(to, from, bytes); });
+      if (device.eager_copies) device.run(queue);
     } else {  // pageable memory is read before the call returns
       const auto* begin = static_cast<const char*>(from);
       device.enqueue(

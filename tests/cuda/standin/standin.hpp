@@ -56,7 +56,7 @@ class Device {
   void deallocate_host(void* memory);
   bool is_device(const void* p) const;  ///< anywhere in the device's address space
   bool is_pinned(const void* p, std::size_t bytes) const;
-  /// Ends the program unless [p, p + bytes) lies in a live block of device memory.
+  /// Ends the program unless [p, p + bytes) lies in a live block of device memory, or is page-locked.
   void require(const char* call, const char* what, const void* p, std::size_t bytes) const;
   /// Ends the program where p is in device memory.
   void require_host(const char* call, const char* what, const void* p) const;
@@ -84,6 +84,7 @@ class Device {
   Index fail_at = -1;
   std::string failed_call;  ///< the one that was made to fail
   bool eigenvalues_fail = false;
+  bool eager_copies = false;  ///< copies from page-locked memory are done as soon as they may be
 
   std::map<std::string, Index> calls;  ///< how often each was called
   /// What is still there: blocks, streams, handles.

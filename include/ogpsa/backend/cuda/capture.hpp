@@ -35,7 +35,8 @@ template <class T>
 class CudaProjection {
  public:
   /// \throws InvalidArgument for what is decided on the host: modes `conflicting` and `one_sided`, groups of several
-  ///         blocks, sums over ranks. StateError before the first refresh; CudaError, CudaOutOfMemory
+  ///         blocks, sums over ranks; and for BasisStorage::page_locked. StateError before the first refresh;
+  ///         CudaError, CudaOutOfMemory
   template <class B>
   CudaProjection(const Projector<T, B>& projector, std::span<const TensorView> gradients)
       : CudaProjection(projector.backend(), projector.prepare_gradients(gradients)) {}
@@ -86,6 +87,12 @@ class CudaProjection {
     try {
       const detail::cuda::Session session(context_, workspace_);
       projection_.emplace(session, pieces, changes);
+      if (projection_->is_staged()) {
+        throw InvalidArgument(
+            "ogpsa: bases in page-locked memory are copied from the host in each projection, which cannot be captured; "
+            "use "
+            "BasisStorage::full, or project_gradients");
+      }
       session->synchronize();  // whatever stream a graph is launched on, the tables are there
     } catch (...) {
       context_->release(workspace_);

@@ -42,6 +42,9 @@ struct CudaOptions {
   bool allow_tf32 = false;
   /// Scratch memory for a batch of matrices that are projected together; one that alone needs more gets it.
   std::size_t batch_bytes = std::size_t{256} << 20;
+  /// Each of two parts of device memory through which bases in page-locked memory pass; a basis that needs more gets
+  /// it.
+  std::size_t staging_bytes = std::size_t{256} << 20;
   /// A cubin or fatbin of cuda_kernels.cuh for this device, which must outlive the backend; null: compiled by NVRTC.
   const void* kernels = nullptr;
 };
@@ -70,6 +73,37 @@ class DeviceGuard {
 struct Memory {
   void* data = nullptr;
   std::size_t bytes = 0;
+};
+
+/// A stream for copies beside the arithmetic, and the events by which each waits for the other.
+class CopyStream {
+ public:
+  CopyStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    try {
+      for (auto* event : {&filled[0], &filled[1], &used[0], &used[1]}) {
+        check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      }
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  ~CopyStream() { release(); }
+  CopyStream(const CopyStream&) = delete;
+  CopyStream& operator=(const CopyStream&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  cudaEvent_t filled[2] = {}, used[2] = {};  // of each of two parts of memory
+
+ private:
+  void release() noexcept {
+    for (auto* event : {filled[0], filled[1], used[0], used[1]}) {
+      if (event) cudaEventDestroy(event);
+    }
+    cudaStreamDestroy(stream_);
+  }
+  cudaStream_t stream_ = nullptr;
 };
 
 /// A table in device memory, and what is in it.
@@ -119,6 +153,18 @@ class Context {
   /// Device memory in the order of the stream. \throws CudaOutOfMemory
   void* allocate(std::size_t bytes);
   void deallocate(void* memory, std::size_t bytes) noexcept;
+  /// Page-locked memory of the host, which the device can read and write. \throws CudaOutOfMemory
+  void* allocate_on_host(std::size_t bytes);
+  /// Waits for the work on the stream.
+  void deallocate_on_host(void* memory) noexcept;
+  /// Whether it lies in such memory.
+  bool is_on_host(const void* p) const;
+  /// Made when it is first asked for.
+  CopyStream& copies() {
+    if (!copies_) copies_ = std::make_unique<CopyStream>();
+    return *copies_;
+  }
+  std::size_t staging_bytes() const { return options_.staging_bytes; }
 
   /// Memory that lives until the next call for the same slot asks for more: after the first step of a training loop
   /// nothing is allocated any more. What was in it may be gone.
@@ -142,12 +188,12 @@ class Context {
   }
   /// Copies plain memory; to the host it waits until the copy is done.
   void copy_to_host(const void* from, void* to, std::size_t bytes) const {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync to the host",
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "cudaMemcpyAsync to the host",
           {{"bytes", static_cast<Index>(bytes)}});
     synchronize();
   }
   void copy_to_device(const void* from, void* to, std::size_t bytes) const {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device",
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "cudaMemcpyAsync to the device",
           {{"bytes", static_cast<Index>(bytes)}});
     // From page-locked memory the copy may still be going on, and the caller may free it.
     synchronize();
@@ -171,6 +217,8 @@ class Context {
   Workspace own_;
   Workspace* workspace_ = &own_;
   Memory pinned_;
+  std::map<const char*, std::size_t> on_host_;
+  std::unique_ptr<CopyStream> copies_;
   std::recursive_mutex mutex_;
 };
 
@@ -219,6 +267,7 @@ inline void Context::release(Workspace& workspace) noexcept {
 
 inline void Context::release() noexcept {
   release(own_);
+  copies_.reset();
   if (pinned_.data) cudaFreeHost(pinned_.data);
   if (cusolver_ && !options_.cusolver) cusolverDnDestroy(cusolver_);
   if (cublas_ && !options_.cublas) cublasDestroy(cublas_);
@@ -269,6 +318,36 @@ inline void Context::deallocate(void* memory, std::size_t bytes) noexcept {
   if (!memory) return;
   if (options_.allocator.deallocate) return options_.allocator.deallocate(memory, bytes, stream_);
   cudaFreeAsync(memory, stream_);
+}
+
+inline void* Context::allocate_on_host(std::size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = bytes > 0 ? cudaMallocHost(&memory, bytes) : cudaSuccess;
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw CudaOutOfMemory("ogpsa: the host has no " + std::to_string(bytes) +
+                              " bytes that can be page-locked. Everything is as it was. Use fewer directions "
+                              "(max_rank), or free memory and try again",
+                          bytes, 0);
+  }
+  check(status, "cudaMallocHost", {{"bytes", static_cast<Index>(bytes)}});
+  if (memory) on_host_[static_cast<const char*>(memory)] = bytes;
+  return memory;
+}
+
+inline void Context::deallocate_on_host(void* memory) noexcept {
+  if (!memory) return;
+  cudaStreamSynchronize(stream_);
+  cudaFreeHost(memory);
+  on_host_.erase(static_cast<const char*>(memory));
+}
+
+inline bool Context::is_on_host(const void* p) const {
+  const auto* memory = static_cast<const char*>(p);
+  auto after = on_host_.upper_bound(memory);
+  if (after == on_host_.begin()) return false;
+  --after;
+  return memory < after->first + after->second;
 }
 
 inline void* Context::at_least(Memory& memory, std::size_t bytes) {

@@ -32,10 +32,9 @@ enum Slot : std::size_t {
   kMeasureTable,  // and the rows of its results in the next slot, as for the two after it
   kChangeTable = kMeasureTable + 2,
   kAfterTable = kChangeTable + 2,
-  kFusedTable = kAfterTable + 2,
-  kFusedSteps,
-  kFusedState,
-  kFusedPartial,
+  kFused = kAfterTable + 2,  // and the three after it: tables and sums of a FusedTable
+  kStaged = kFused + 4,      // the same
+  kStaging = kStaged + 4,
   kPartial,
   kResults,
   kPanel,

@@ -3,8 +3,8 @@
 #include <span>
 #include <vector>
 
-#include "ogpsa/backend/cuda/fused.hpp"
 #include "ogpsa/backend/cuda/projection.hpp"
+#include "ogpsa/backend/cuda/staging.hpp"
 
 /// \file
 /// Projections whose coefficients need no decision on the host: measured, weighted and removed on the device, in a
@@ -23,10 +23,11 @@ class LinearProjection {
       : pieces_(pieces.begin(), pieces.end()), first_(pieces.size()) {
     // Results: coefficients and |x|^2 of vectors, |X|^2 of matrices; then those of vectors that one launch projects,
     // and the coefficients of matrices. After all that, |x|^2 of the results, and what was inside of sides.
-    std::vector<std::size_t> fused;
+    std::vector<std::size_t> fused;  // or staged
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       const auto& piece = pieces[p];
-      if (kind(piece) == Kind::vector && FusedTable::fits(session, piece)) {
+      if (kind(piece) == Kind::vector &&
+          (StagedProjection<T>::takes(session, piece) || FusedTable::fits(session, piece))) {
         fused.push_back(p);
         continue;
       }
@@ -53,14 +54,23 @@ class LinearProjection {
     after_fused_ = numbers() + change_.results() + after_.results();
     for (std::size_t i = 0; i < fused.size(); ++i) {
       const std::size_t p = fused[i];
-      fused_.add(pieces[p], changes[p].keep, first_[p], first_[p], after_fused_ + static_cast<Index>(i));
+      const Index after = after_fused_ + static_cast<Index>(i);
+      if (StagedProjection<T>::takes(session, pieces[p])) {
+        staged_.add(pieces[p], changes[p].keep, first_[p], first_[p], after);
+      } else {
+        fused_.add(pieces[p], pieces[p].left.data, changes[p].keep, first_[p], first_[p], after);
+      }
     }
     prepare(session, changes);
   }
 
+  /// Whether bases are copied from the host in each projection.
+  bool is_staged() const { return !staged_.empty(); }
+
   void enqueue(const Session& session) const {
     const Index all = numbers(), count = static_cast<Index>(pieces_.size());
     const CublasSession cublas(*session);
+    staged_.enqueue(session, device_weights_, results_);
     fused_.template enqueue<T>(session, device_weights_, results_);
     if (measure_.results() == 0) return;
     measure_.template measure<T>(session, results_);
@@ -141,12 +151,14 @@ class LinearProjection {
     matrices_.prepare(session);
     for (const auto* table : {&measure_, &change_, &after_}) table->prepare(session);
     fused_.prepare(session);
+    staged_.prepare(session);
     session->upload(kSideRows, side_rows_.data(), static_cast<Index>(side_rows_.size()));
   }
 
   std::vector<ProjectionPiece<T>> pieces_;
   VectorTable measure_{kMeasureTable}, change_{kChangeTable}, after_{kAfterTable};
-  FusedTable fused_;
+  FusedTable fused_{kFused};
+  StagedProjection<T> staged_;
   Index after_fused_ = 0;  // where their |x|^2 afterwards start
   MatrixBatches<T> matrices_;
   std::vector<double> weights_;

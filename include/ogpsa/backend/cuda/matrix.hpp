@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -20,6 +21,7 @@ class CudaMatrix {
     resize_columns(cols);  // the destructor runs where this throws, since another constructor has ended
   }
   CudaMatrix(const CudaMatrix& other) : CudaMatrix(other.rows_, 0, other.context_) {
+    on_host_ = other.on_host_;
     reserve(other.cols_);
     copy_from(other.data_, other.cols_);
     cols_ = other.cols_;
@@ -33,7 +35,7 @@ class CudaMatrix {
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
-  /// In device memory.
+  /// In device memory, or where `keep_on_host` was asked for, in page-locked memory, which the device can use as well.
   T* data() { return data_; }
   const T* data() const { return data_; }
   MatrixView<T> view() { return {data_, rows_, cols_}; }
@@ -43,6 +45,7 @@ class CudaMatrix {
   void resize_columns(Index cols) {
     if (cols > capacity_ && rows_ > 0) {
       CudaMatrix larger(rows_, 0, context_);
+      larger.on_host_ = on_host_;
       larger.reserve(cols);
       larger.copy_from(data_, cols_);
       larger.cols_ = cols_;
@@ -51,10 +54,28 @@ class CudaMatrix {
     if (cols > cols_ && rows_ > 0) {
       const detail::cuda::Session session(context_);
       const std::size_t bytes = bytes_of(cols - cols_);
-      detail::cuda::check(cudaMemsetAsync(data_ + rows_ * cols_, 0, bytes, session->stream()), "cudaMemsetAsync",
-                          {{"bytes", static_cast<Index>(bytes)}});
+      if (on_host_) {
+        session->synchronize();
+        std::memset(data_ + rows_ * cols_, 0, bytes);
+      } else {
+        detail::cuda::check(cudaMemsetAsync(data_ + rows_ * cols_, 0, bytes, session->stream()), "cudaMemsetAsync",
+                            {{"bytes", static_cast<Index>(bytes)}});
+      }
     }
     cols_ = cols;
+  }
+
+  /// Moves it to page-locked memory of the host, where it stays also as it grows, or back to the device.
+  /// \throws CudaOutOfMemory, with the matrix as it was.
+  void keep_on_host(bool on_host) {
+    if (on_host == on_host_) return;
+    CudaMatrix moved(rows_, 0, context_);
+    moved.on_host_ = on_host;
+    moved.reserve(cols_);
+    moved.copy_from(data_, cols_);
+    moved.cols_ = cols_;
+    swap(moved);
+    if (on_host && data_) detail::cuda::Session(context_)->synchronize();  // the host may read it now
   }
 
  private:
@@ -67,20 +88,24 @@ class CudaMatrix {
     if (rows_ * cols == 0) return;
     if (!context_) context_ = detail::cuda::DefaultContexts::current();
     const detail::cuda::Session session(context_);
-    data_ = static_cast<T*>(session->allocate(bytes_of(cols)));
+    data_ = static_cast<T*>(on_host_ ? session->allocate_on_host(bytes_of(cols)) : session->allocate(bytes_of(cols)));
     capacity_ = cols;
   }
   void copy_from(const T* from, Index cols) {
     if (rows_ * cols == 0) return;
     const detail::cuda::Session session(context_);
     const std::size_t bytes = bytes_of(cols);
-    detail::cuda::check(cudaMemcpyAsync(data_, from, bytes, cudaMemcpyDeviceToDevice, session->stream()),
-                        "cudaMemcpyAsync", {{"bytes", static_cast<Index>(bytes)}});
+    detail::cuda::check(cudaMemcpyAsync(data_, from, bytes, cudaMemcpyDefault, session->stream()), "cudaMemcpyAsync",
+                        {{"bytes", static_cast<Index>(bytes)}});
   }
   void release() noexcept {
     if (!data_) return;
     const std::lock_guard lock(context_->mutex());
-    context_->deallocate(data_, bytes_of(capacity_));  // whatever device is current: the stream knows its own
+    if (on_host_) {
+      context_->deallocate_on_host(data_);
+    } else {
+      context_->deallocate(data_, bytes_of(capacity_));  // whatever device is current: the stream knows its own
+    }
     data_ = nullptr;
   }
   void swap(CudaMatrix& other) noexcept {
@@ -89,6 +114,7 @@ class CudaMatrix {
     std::swap(rows_, other.rows_);
     std::swap(cols_, other.cols_);
     std::swap(capacity_, other.capacity_);
+    std::swap(on_host_, other.on_host_);
   }
 
   std::shared_ptr<detail::cuda::Context> context_;
@@ -96,6 +122,7 @@ class CudaMatrix {
   Index rows_ = 0;
   Index cols_ = 0;
   Index capacity_ = 0;  // columns that there is memory for
+  bool on_host_ = false;
 };
 
 }  // namespace ogpsa
