@@ -365,6 +365,27 @@ TEST_CASE("structured: streaming is the eigenproblem of the weighted history") {
   }
 }
 
+TEST_CASE("structured: a stream of tiny gradients outlives a refresh that has none") {
+  Random random(15);
+  const RowMajor<double> g = random.gaussian(5, 9) * 0x1p-700, none = RowMajor<double>::Zero(5, 9);
+  Projector<double> projector({{.name = "w", .rows = 5, .cols = 9, .form = Form::both}},
+                              {.policy = RefreshPolicy::streaming,
+                               .reference = {.rank = {.max_rank = 4}, .structured = {.rank = {.max_rank = 2}}}});
+  std::vector<test::MatrixL> bases;
+  for (int step = 0; step < 3; ++step) {
+    auto collector = projector.begin_refresh();
+    const ConstTensorView one = view(step == 1 ? none : g);
+    collector.add(0, {&one, 1});
+    projector.finish_refresh(std::move(collector), step);
+    for (const Side side : {Side::input, Side::output}) {
+      REQUIRE(projector.subspace("w", side).rank() == 2);
+      bases.push_back(test::exact(projector.subspace("w", side).basis()));
+      const auto& first = bases[side == Side::input ? 0 : 1];
+      CHECK(test::sine_of_angle(first, bases.back()) <= 1e-12);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("structured: zero subspaces change nothing, in every form and mode", T, float, double) {
   Random random(10);
   const Eigen::MatrixXd d = random.gaussian(5, 7).template cast<T>().template cast<double>();

@@ -18,6 +18,11 @@ namespace ogpsa {
 
 class EigenBackend;  // the default of every class template; see backend/eigen.hpp
 
+namespace detail {
+/// An exponent that no finite value has (see Backend::first_beyond).
+inline constexpr int kNotFinite = 2000;
+}  // namespace detail
+
 /// Where an entry of a matrix stands; `row` is -1 when there is none.
 struct Entry {
   Index row = -1;

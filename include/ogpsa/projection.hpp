@@ -40,6 +40,17 @@ void check_values(const B& backend, ConstTensorView tensor, const std::string& b
                     finite ? " is too large for the arithmetic" : " is NaN or infinite", "; nothing was changed"}));
 }
 
+/// The first of many tensors with a value of |x| >= 2^exponent, or one that is not finite, or -1; all are looked at at
+/// once. Those without data are left out.
+template <class T, class B>
+Index first_tensor_beyond(const B& backend, std::span<const ConstTensorView> tensors, int exponent) {
+  std::vector<ProjectionPiece<T>> pieces(tensors.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].data != nullptr) pieces[i] = {{}, tensors[i].size(), 1, {}, {}, tensors[i]};
+  }
+  return backend.first_piece_beyond(std::span<const ProjectionPiece<T>>(pieces), exponent);
+}
+
 /// Says why a piece cannot be projected: a value is not finite, or too large for the arithmetic.
 template <class T, class B>
 [[noreturn]] void throw_bad_piece(const B& backend, const ProjectionUnit<T>& unit, const ProjectionPiece<T>& piece) {

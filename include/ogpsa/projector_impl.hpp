@@ -45,6 +45,10 @@ Projector<T, B>::Projector(std::vector<BlockSpec> blocks, ProjectorOptions optio
 template <class T, class B>
 void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index step) {
   if (step < 0) throw InvalidArgument(detail::text({"ogpsa: finish_refresh at step ", step, "; count from 0"}));
+  for (auto& sums : collected.sums_) {
+    sums.input.settle();
+    sums.output.settle();
+  }
   check_collected(collected);
   // New subspaces first, then they all take their place: a failure leaves the old ones. (A stream is updated in place.)
   std::vector<Fresh> fresh(units_.size());
@@ -242,9 +246,10 @@ Report Projector<T, B>::project(std::span<const TensorView> tensors, Direction d
 /// \throws NonFiniteError for a value that is not finite, or so large that the arithmetic could overflow.
 template <class T, class B>
 void Projector<T, B>::check_finite(std::span<const ConstTensorView> tensors, const char* what) const {
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    detail::check_values<T>(backend_, tensors[i], blocks_[i].name, what);
-  }
+  const Index bad = detail::first_tensor_beyond<T>(backend_, tensors, detail::kLargestExponent<T>);
+  if (bad < 0) return;
+  detail::check_values<T>(backend_, tensors[static_cast<std::size_t>(bad)], blocks_[static_cast<std::size_t>(bad)].name,
+                          what);
 }
 
 template <class T, class B>

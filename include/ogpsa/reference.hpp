@@ -147,10 +147,10 @@ void ReferenceCollector<T, B>::check_tensors(std::span<const ConstTensorView> gr
                         g.layout != block.layout ? " in another layout" : ""}));
     }
   }
-  backend_.for_each(static_cast<Index>(gradients.size()), [&](Index i) {
-    const auto& g = gradients[static_cast<std::size_t>(i)];
-    if (g.data != nullptr) check_finite(blocks_[static_cast<std::size_t>(i)].name, g, "reference gradient");
-  });
+  const Index bad = detail::first_tensor_beyond<T>(backend_, gradients, detail::kNotFinite);
+  if (bad < 0) return;
+  check_finite(blocks_[static_cast<std::size_t>(bad)].name, gradients[static_cast<std::size_t>(bad)],
+               "reference gradient");
 }
 
 template <class T, class B>

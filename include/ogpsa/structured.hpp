@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -76,14 +77,16 @@ class KroneckerFactor {
   Index dimension() const { return dimension_; }
   bool dense() const { return dense_; }
   /// The sums are of x / 2^exponent.
-  int exponent() const { return exponent_; }
-  /// Trace of A / 4^exponent.
-  double trace() const { return trace_; }
+  int exponent() const { return exponent_.value_or(0); }
+  /// Trace of A / 4^exponent. On a GPU it is waited for, unless `settle` was called after the last change.
+  double trace() const { return trace_ ? *trace_ : dense_trace(); }
+  /// Keeps it until the next change.
+  void settle() { trace_ = trace(); }
   /// Square root of the mean eigenvalue of A.
   double scale() const {
-    return dimension_ > 0 ? std::ldexp(std::sqrt(trace_ / static_cast<double>(dimension_)), exponent_) : 0.0;
+    return dimension_ > 0 ? std::ldexp(std::sqrt(trace() / static_cast<double>(dimension_)), exponent()) : 0.0;
   }
-  bool empty() const { return !(trace_ > 0); }
+  bool empty() const { return !(trace() > 0); }
   const Matrix& moment() const { return moment_; }
   const Subspace<T, B>& stream() const { return stream_; }
 
@@ -97,10 +100,10 @@ class KroneckerFactor {
           {"ogpsa: a matrix of ", detail::size_text(g.rows, g.cols), " does not fit a side of ", dimension_}));
     }
     const bool fast_side = (side == Side::input) == (g.layout == Layout::row_major);
-    if (empty()) choose_exponent(backend_.max_abs(g));
+    if (!exponent_) choose_exponent(backend_.max_abs(g));
     if (dense_) {
-      backend_.add_outer(moment_.view(), g, std::ldexp(std::sqrt(weight), -exponent_), fast_side);
-      trace_ = dense_trace();
+      backend_.add_outer(moment_.view(), g, std::ldexp(std::sqrt(weight), -exponent()), fast_side);
+      trace_.reset();
     } else {
       fold(g, fast_side, weight);
     }
@@ -114,10 +117,10 @@ class KroneckerFactor {
                                           " does not fit a ", dense_ ? "dense" : "low-rank", " side of ", dimension_,
                                           "; give the rows of X, or raise dense_limit"}));
     }
-    if (empty()) choose_exponent(std::sqrt(backend_.max_abs(gram)));
+    if (!exponent_) choose_exponent(std::sqrt(backend_.max_abs(gram)));
     backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1), gram,
-                        std::ldexp(weight, -2 * exponent_));
-    trace_ = dense_trace();
+                        std::ldexp(weight, -2 * exponent()));
+    trace_.reset();
   }
 
   /// The leading eigenvectors of A and the square roots of their eigenvalues.
@@ -125,7 +128,7 @@ class KroneckerFactor {
     if (empty()) return Subspace<T, B>(dimension_, backend_);
     if (!dense_) {
       Subspace<T, B> result = stream_;
-      result.truncate(rank, std::ldexp(std::sqrt(trace_), exponent_));  // energy counts what the factor has dropped
+      result.truncate(rank, std::ldexp(std::sqrt(trace()), exponent()));  // energy counts what the factor has dropped
       return result;
     }
     const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
@@ -141,16 +144,17 @@ class KroneckerFactor {
     Eigen::MatrixXd ignored = detail::identity(k);
     detail::polish(backend_, vectors.view(), ignored);
     singular = detail::leading(singular, k);
-    detail::scale(detail::values(singular), std::ldexp(1.0, exponent_));
+    detail::scale(detail::values(singular), std::ldexp(1.0, exponent()));
     return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);
   }
 
   /// A <- A + gamma^2 A_old, for a factor of the same side.
   void absorb(const KroneckerFactor& old, double gamma) {
     if (old.empty()) return;
-    const int common = empty() ? old.exponent_ : std::max(exponent_, old.exponent_);
-    const double mine = std::ldexp(1.0, 2 * (exponent_ - common));
-    const double theirs = std::ldexp(gamma * gamma, 2 * (old.exponent_ - common));
+    settle();
+    const int common = empty() ? old.exponent() : std::max(exponent(), old.exponent());
+    const double mine = empty() ? 1.0 : std::ldexp(1.0, 2 * (exponent() - common));  // of zeros: finite
+    const double theirs = std::ldexp(gamma * gamma, 2 * (old.exponent() - common));
     if (dense_) {
       backend_.scale_columns(moment_.view(), std::vector<double>(static_cast<std::size_t>(dimension_), mine));
       backend_.add_scaled(MatrixView<T>(moment_.data(), dimension_ * dimension_, 1),
@@ -163,7 +167,7 @@ class KroneckerFactor {
       backend_.scale_columns(columns.view(), detail::values(factors));
       stream_.update(std::move(columns), 1.0, kept_);
     }
-    trace_ = mine * trace_ + theirs * old.trace_;
+    trace_ = mine * *trace_ + theirs * old.trace();
     exponent_ = common;
   }
   /// For state: takes over what `moment`, `stream`, `trace` and `exponent` gave.
@@ -171,13 +175,16 @@ class KroneckerFactor {
     moment_ = std::move(moment);
     stream_ = std::move(stream);
     trace_ = trace;
-    exponent_ = exponent;
+    exponent_ = trace > 0 ? std::optional(exponent) : std::nullopt;
   }
 
  private:
   static constexpr Index fold_columns = 64;  // columns folded in at a time
 
-  void choose_exponent(double largest) { exponent_ = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0; }
+  /// From the first gradient that is not zero.
+  void choose_exponent(double largest) {
+    if (largest > 0) exponent_ = std::clamp(std::ilogb(largest), -1000, 1000);
+  }
   double dense_trace() const {
     std::vector<T> diagonal(static_cast<std::size_t>(dimension_));
     backend_.to_host(MatrixView<const T>(moment_.data(), 1, dimension_, dimension_ + 1), std::span<T>(diagonal));
@@ -194,11 +201,11 @@ class KroneckerFactor {
       const auto scale = [&](double factor) {
         backend_.scale_columns(columns.view(), std::vector<double>(static_cast<std::size_t>(count), factor));
       };
-      scale(std::ldexp(1.0, -exponent_));
+      scale(std::ldexp(1.0, -exponent()));
       const auto view = MatrixView<const T>(columns.view());
       const Eigen::MatrixXd gram = backend_.gram(view, view);
-      for (Index j = 0; j < count; ++j) trace_ += weight * detail::at(gram, j, j);
-      scale(std::ldexp(std::sqrt(weight), exponent_));
+      for (Index j = 0; j < count; ++j) *trace_ += weight * detail::at(gram, j, j);
+      scale(std::ldexp(std::sqrt(weight), exponent()));
       stream_.update(std::move(columns), 1.0, kept_);
     }
   }
@@ -209,8 +216,8 @@ class KroneckerFactor {
   Matrix moment_;
   Subspace<T, B> stream_;
   RankOptions kept_;
-  double trace_ = 0;
-  int exponent_ = 0;
+  std::optional<double> trace_ = 0.0;  // nothing: that of the moment, which has changed
+  std::optional<int> exponent_;        // nothing as long as A is zero
 };
 
 }  // namespace ogpsa

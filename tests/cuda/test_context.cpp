@@ -287,6 +287,28 @@ TEST_CASE("context: after the first step nothing is allocated, and tables that s
   CHECK(calls.of("cudaMemcpyAsync") == calls.of("cudaStreamSynchronize"));  // results alone are copied
 }
 
+TEST_CASE("context: a batch of reference gradients is waited for once, however many blocks there are") {
+  std::vector<BlockSpec> many;
+  for (int copy = 0; copy < 5; ++copy) {
+    for (auto block : blocks) {
+      block.name += std::to_string(copy);
+      many.push_back(block);
+    }
+  }
+  const Model reference(1);
+  std::vector<ConstTensorView> gradients;
+  for (int copy = 0; copy < 5; ++copy) {
+    for (const auto& view : reference.const_views()) gradients.push_back(view);
+  }
+  P projector(many, {}, Cuda(CudaOptions{}));
+  auto collector = projector.begin_refresh();
+  collector.add(0, gradients);  // the first one tells the scale of each side
+  const CountedCalls calls;
+  for (int batch = 0; batch < 3; ++batch) collector.add(0, gradients);
+  CHECK(calls.of("cudaStreamSynchronize") == 3);
+  projector.finish_refresh(std::move(collector), 0);
+}
+
 TEST_CASE("context: backends made without options share one context, and devices do not") {
   const CountedCalls calls;
   auto first = Cuda().matrix<float>(3, 2);

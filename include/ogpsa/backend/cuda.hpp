@@ -110,7 +110,7 @@ class CudaBackend {
 
   template <class T>
   Entry first_non_finite(MatrixView<const T> a) const {
-    const auto found = ask(detail::cuda::Question::first_beyond, detail::cuda::columns_of(a), kNotFinite);
+    const auto found = ask(detail::cuda::Question::first_beyond, detail::cuda::columns_of(a), detail::kNotFinite);
     for (std::size_t j = 0; j < found.size(); ++j) {
       const Index row = detail::cuda::as_index(found[j]);
       if (row >= 0) return {row, static_cast<Index>(j)};
@@ -121,7 +121,7 @@ class CudaBackend {
   std::vector<double> column_max_abs(MatrixView<const T> a) const {
     return ask(detail::cuda::Question::max_abs, detail::cuda::columns_of(a));
   }
-  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, kNotFinite); }
+  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, detail::kNotFinite); }
   Index first_beyond(ConstTensorView tensor, int exponent) const {
     return detail::cuda::as_index(ask(detail::cuda::Question::first_beyond, {tensor}, exponent)[0]);
   }
@@ -274,8 +274,6 @@ class CudaBackend {
  private:
   template <class>
   friend class CudaProjection;
-  static constexpr int kNotFinite = 2000;  // an exponent that no finite value has
-
   std::shared_ptr<detail::cuda::Context> context() const {
     return context_ ? context_ : detail::cuda::DefaultContexts::current();
   }

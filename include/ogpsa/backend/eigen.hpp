@@ -83,7 +83,7 @@ class EigenBackend {
   std::vector<double> column_max_abs(MatrixView<const T> a) const {
     return detail::column_max_abs(a);
   }
-  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, 2000); }
+  Index first_non_finite(ConstTensorView tensor) const { return first_beyond(tensor, detail::kNotFinite); }
   Index first_beyond(ConstTensorView tensor, int exponent) const {
     const auto segments = detail::row_segments(tensor.size());
     std::vector<Index> found(static_cast<std::size_t>(segments.count), -1);
