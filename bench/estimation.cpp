@@ -71,8 +71,9 @@ void eigenvectors(benchmark::State& state) {
   const Eigen::MatrixXf x = Eigen::MatrixXf::Random(n, n);
   const Eigen::MatrixXf a = x * x.transpose();
   HostMatrix<float> vectors(n, k);
+  const EigenProblem<float> problem{{a.data(), n, n}, vectors.view()};
   for (auto _ : state) {
-    EigenBackend().eigenvectors(MatrixView<const float>(a.data(), n, n), vectors.view());
+    EigenBackend().eigenvectors(std::span(&problem, 1));
     benchmark::DoNotOptimize(vectors.data());
   }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Times the projection on a GPU and prints one table. Needs g++, CMake, ninja, Eigen, and CUDA 12 or 13 (the toolkit, or
-# the parts that come with an installed PyTorch wheel: give their folder as CUDAToolkit_ROOT).
+# Times the projection and eigenproblems on a GPU and prints two tables. Needs g++, CMake, ninja, Eigen, and CUDA 12 or
+# 13 (the toolkit, or the parts that come with an installed PyTorch wheel: give their folder as CUDAToolkit_ROOT).
 #
 #   bench/run_gpu.sh [CMAKE-OPTION...]
 set -euo pipefail

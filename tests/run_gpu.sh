@@ -22,7 +22,7 @@ cmake --build build/gpu --target "${targets[@]}"
 build/gpu/tests/cuda/ogpsa_cuda_real
 printf '%-28s %s\n' tests result
 status=0
-for file in tests/test_*.cpp tests/cuda/test_primitives.cpp tests/cuda/test_linear.cpp tests/cuda/test_page_locked.cpp tests/cuda/test_capture.cpp; do
+for file in tests/test_*.cpp tests/cuda/test_{primitives,eigenproblems,linear,page_locked,capture}.cpp; do
   name=$(basename "$file" .cpp)
   case $name in
   test_fast_math | test_kernels | test_nonnegative_least_squares | test_rank | test_report | test_safetensors | test_small_dense | \

@@ -176,8 +176,8 @@ TEST_CASE("fast math: eigenvalues of a matrix whose squares leave the range of d
   Eigen::MatrixXd a = Eigen::MatrixXd::Zero(40, 40), vectors(40, 40);
   for (Index i = 0; i < 40; ++i) a(i, i) = std::pow(10.0, -static_cast<double>(6 * i));
   for (Index i = 0; i + 1 < 40; ++i) a(i + 1, i) = 0.1 * std::sqrt(a(i, i) * a(i + 1, i + 1));
-  const auto values = EigenBackend().eigenvectors(MatrixView<const double>(a.data(), 40, 40),
-                                                  MatrixView<double>(vectors.data(), 40, 40));
+  const EigenProblem<double> problem{{a.data(), 40, 40}, {vectors.data(), 40, 40}};
+  const auto values = EigenBackend().eigenvectors(std::span(&problem, 1)).front();
   CHECK(std::abs(values.sum() - a.trace()) <= 1e-14);
   const Eigen::MatrixXd gram = vectors.transpose() * vectors;
   CHECK((gram - Eigen::MatrixXd::Identity(40, 40)).cwiseAbs().maxCoeff() <= 1e-14);
@@ -189,8 +189,8 @@ TEST_CASE("fast math: eigenvectors of a covariance whose eigenvalues are close t
   const Eigen::MatrixXd x = random.gaussian(n, n);
   const Eigen::MatrixXd a = 1e-7 * (x * x.transpose()) + Eigen::MatrixXd::Identity(n, n);
   Eigen::MatrixXd vectors(n, n);
-  const auto values =
-      EigenBackend().eigenvectors(MatrixView<const double>(a.data(), n, n), MatrixView<double>(vectors.data(), n, n));
+  const EigenProblem<double> problem{{a.data(), n, n}, {vectors.data(), n, n}};
+  const auto values = EigenBackend().eigenvectors(std::span(&problem, 1)).front();
   CHECK((a * vectors - vectors * values.asDiagonal()).norm() <= 1e-13 * a.norm());
   const Eigen::MatrixXd gram = vectors.transpose() * vectors;
   CHECK((gram - Eigen::MatrixXd::Identity(n, n)).cwiseAbs().maxCoeff() <= 1e-13);

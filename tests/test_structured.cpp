@@ -3,6 +3,7 @@
 #include "exact.hpp"
 #include "ogpsa/ogpsa.hpp"
 #include "random.hpp"
+#include "tensors.hpp"
 
 using namespace ogpsa;
 using test::Random;
@@ -361,6 +362,54 @@ TEST_CASE("structured: streaming is the eigenproblem of the weighted history") {
       for (Index i = 0; i < 4; ++i) {
         CHECK(s.singular_values()(i) == doctest::Approx(static_cast<double>(std::sqrt(expected.s(i)))).epsilon(1e-10));
       }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("structured: a refresh of many blocks gives each what a refresh of it alone gives", T, float,
+                   double) {
+  std::vector<BlockSpec> blocks = {{.name = "flat", .rows = 9, .cols = 30}};
+  for (const Form form : {Form::input, Form::output, Form::both}) {
+    for (const auto& [rows, cols] : {std::pair<Index, Index>{20, 33}, {33, 20}, {20, 60}, {60, 33}, {20, 33}}) {
+      blocks.push_back({.name = "w" + std::to_string(blocks.size()), .rows = rows, .cols = cols, .form = form});
+    }
+  }
+  blocks.push_back({.name = "unused", .rows = 20, .cols = 33, .form = Form::both});
+  // Sides of 60 are long: kept as a factor, and not solved.
+  const ProjectorOptions options = {
+      .policy = RefreshPolicy::streaming,
+      .reference = {.rank = {.max_rank = 4}, .structured = {.rank = {.max_share = 0.3}, .dense_limit = 40}}};
+  Random random(14);
+  Projector<T> together(blocks, options);
+  std::vector<Projector<T>> alone;
+  for (const auto& block : blocks) alone.emplace_back(std::vector<BlockSpec>{block}, options);
+  for (int step = 0; step < 3; ++step) {  // replaced, then folded in
+    const test::Tensors<T> gradients(blocks, random);
+    auto views = gradients.const_views();
+    views.back().data = nullptr;
+    auto collector = together.begin_refresh();
+    collector.add(0, views);
+    together.finish_refresh(std::move(collector), step);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      auto own = alone[b].begin_refresh();
+      own.add(0, {&views[b], 1});
+      alone[b].finish_refresh(std::move(own), step);
+    }
+  }
+  for (std::size_t b = 1; b < blocks.size(); ++b) {
+    CAPTURE(b);
+    for (const Side side : {Side::input, Side::output}) {
+      if (blocks[b].form == (side == Side::input ? Form::output : Form::input)) continue;
+      const auto &found = together.subspace(blocks[b].name, side), &expected = alone[b].subspace(blocks[b].name, side);
+      REQUIRE(found.rank() == expected.rank());
+      const bool unused = b + 1 == blocks.size();
+      CHECK(found.rank() == (unused ? 0 : (3 * found.dimension() + 9) / 10));
+#ifdef OGPSA_ON_A_GPU  // where many are not solved by the same algorithm as one
+      CHECK(test::sine_of_angle(test::exact(expected.basis()), test::exact(found.basis())) <= 1e4 * test::roundoff<T>);
+#else
+      CHECK(test::exact(found.basis()) == test::exact(expected.basis()));
+      CHECK(found.singular_values() == expected.singular_values());
+#endif
     }
   }
 }

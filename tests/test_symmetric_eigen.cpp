@@ -23,8 +23,9 @@ Solved solve(const MatrixXd& a, Index count) {
   MatrixXd lower = a;
   for (Index j = 0; j < a.cols(); ++j) lower.col(j).head(j).setConstant(-77);
   Solved solved{{}, MatrixXd::Zero(a.rows(), count)};
-  solved.values = ogpsa::EigenBackend().eigenvectors(ogpsa::MatrixView<const double>(lower.data(), a.rows(), a.cols()),
-                                                     ogpsa::MatrixView<double>(solved.vectors.data(), a.rows(), count));
+  const ogpsa::EigenProblem<double> problem{{lower.data(), a.rows(), a.cols()},
+                                            {solved.vectors.data(), a.rows(), count}};
+  solved.values = ogpsa::EigenBackend().eigenvectors(std::span(&problem, 1)).front();
   return solved;
 }
 
@@ -101,6 +102,34 @@ TEST_CASE("the leading eigenvectors do not depend on how many are asked for") {
   const Solved all = solve(x * x.transpose(), n), some = solve(x * x.transpose(), 17);
   CHECK(all.values == some.values);
   CHECK((all.vectors.leftCols(17) - some.vectors).cwiseAbs().maxCoeff() <= 1e-12);
+}
+
+TEST_CASE("many eigenproblems at once give the bits that each gives alone, and none gives none") {
+  test::Random random(13);
+  const std::vector<std::pair<Index, Index>> sizes = {{70, 20}, {1, 1}, {150, 45}, {70, 70}, {0, 0}, {33, 0}, {3, 2}};
+  std::vector<MatrixXd> matrices, vectors;
+  std::vector<ogpsa::EigenProblem<double>> problems;
+  for (const auto& [n, count] : sizes) {
+    const MatrixXd x = random.gaussian<double>(n, n);
+    matrices.emplace_back(x * x.transpose());
+    vectors.push_back(MatrixXd::Zero(n, count));
+  }
+  for (std::size_t p = 0; p < sizes.size(); ++p) {
+    const auto [n, count] = sizes[p];
+    problems.push_back({{matrices[p].data(), n, n}, {vectors[p].data(), n, count}});
+  }
+  const auto values = ogpsa::EigenBackend().eigenvectors(std::span<const ogpsa::EigenProblem<double>>(problems));
+  REQUIRE(values.size() == sizes.size());
+  for (std::size_t p = 0; p < sizes.size(); ++p) {
+    CAPTURE(p);
+    const Solved alone = solve(matrices[p], sizes[p].second);
+    CHECK(values[p] == alone.values);
+    CHECK(vectors[p] == alone.vectors);
+  }
+  CHECK(ogpsa::EigenBackend().eigenvectors(std::span<const ogpsa::EigenProblem<double>>()).empty());
+  matrices[3](5, 5) = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THROWS_WITH_AS(ogpsa::EigenBackend().eigenvectors(std::span<const ogpsa::EigenProblem<double>>(problems)),
+                       doctest::Contains("70 x 70"), ogpsa::NumericalError);
 }
 
 TEST_CASE("a matrix with a value that is not finite is refused") {

@@ -9,7 +9,7 @@
 
 /// \file
 /// Times the projection of a model's gradients on the GPU, as a call and in a CUDA graph, against a copy of the same
-/// bytes.
+/// bytes; and eigenproblems.
 
 using namespace ogpsa;
 
@@ -23,16 +23,16 @@ struct Case {
 
 /// Median time of one call in seconds; the call waits for the device.
 template <class F>
-double median(F&& f) {
+double median(F&& f, int calls = 20) {
   std::vector<double> times;
   f();  // allocates
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < calls; ++i) {
     const auto start = std::chrono::steady_clock::now();
     f();
     times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  std::nth_element(times.begin(), times.begin() + 10, times.end());
-  return times[10];
+  std::nth_element(times.begin(), times.begin() + calls / 2, times.end());
+  return times[static_cast<std::size_t>(calls / 2)];
 }
 
 /// The same, as a graph that is launched.
@@ -99,6 +99,25 @@ void run(const CudaBackend& backend, cudaStream_t stream, const Case& c, const c
               elements * 1e-6, seconds * 1e3, in_graph * 1e3, bytes / in_graph * 1e-9, copy * 1e3);
 }
 
+/// 30 % of the eigenvectors of 32 covariances, in one call and in a call for each.
+void run_eigenproblems(const CudaBackend& backend, Index n) {
+  std::vector<float> values(static_cast<std::size_t>(n * n));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 1e-3f * static_cast<float>((i * 2654435761u) % 2001) - 1;
+  auto rows = backend.matrix<float>(n, n), covariance = backend.matrix<float>(n, n);
+  backend.from_host(std::span<const float>(values), rows.view());
+  backend.add_outer(covariance.view(), ConstTensorView(rows.data(), DType::float32, n, n), 1, true);
+  std::vector<CudaMatrix<float>> vectors;
+  for (int i = 0; i < 32; ++i) vectors.push_back(backend.matrix<float>(n, (3 * n + 9) / 10));
+  std::vector<EigenProblem<float>> problems;
+  for (auto& to : vectors) problems.push_back({std::as_const(covariance).view(), to.view()});
+  const std::span<const EigenProblem<float>> all(problems);
+  const double together = median([&] { backend.eigenvectors(all); }, 3);
+  const auto one_by_one = [&] {
+    for (std::size_t i = 0; i < all.size(); ++i) backend.eigenvectors(all.subspan(i, 1));
+  };
+  std::printf("%6lld %14.2f %14.2f\n", static_cast<long long>(n), together * 1e3, median(one_by_one, 3) * 1e3);
+}
+
 }  // namespace
 
 int main() {
@@ -116,6 +135,8 @@ int main() {
       run<float>(backend, stream, c, "f32");
       run<bfloat16>(backend, stream, c, "bf16");
     }
+    std::printf("\n32 eigenproblems\n%6s %14s %14s\n", "n", "ms, one call", "ms, one each");
+    for (const Index n : {64, 128, 256, 576, 1024, 1536}) run_eigenproblems(backend, n);
   } catch (const Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -89,6 +89,14 @@ struct SideChange {
   Eigen::VectorXd remove;
 };
 
+/// A symmetric matrix (n x n, its lower triangle), and where its leading eigenvectors go: as many as `vectors` has
+/// columns.
+template <class T>
+struct EigenProblem {
+  MatrixView<const T> symmetric;
+  MatrixView<T> vectors;
+};
+
 /// Squared Frobenius norms of X before and after a projection, and of its component in the subspace before it.
 struct PieceNorms {
   double before = 0;
@@ -103,6 +111,7 @@ template <class B, class T>
 concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, MatrixView<T> a, MatrixView<const T> q,
                            BasisView<T> basis, BasisStorage storage, std::uint8_t* elements, float* scales,
                            const Eigen::MatrixXd& small, std::span<const double> factors,
+                           std::span<const EigenProblem<T>> problems,
                            std::span<T> host, std::span<const T> const_host, std::span<double> sums,
                            std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
                            std::span<const SideChange> side_changes, std::span<const LinearChange> linear_changes,
@@ -139,7 +148,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.move(TensorView{}, tensor, q);                         // t <- t + (q - (t - tensor)), rounded once
   // One side of a matrix
   b.add_outer(a, tensor, weight, bool{});                  // a <- a + Y Y^T, Y = weight * X, X fast x slow (or X^T)
-  { b.eigenvectors(q, a) } -> std::same_as<Eigen::VectorXd>;  // of a symmetric matrix, descending
+  { b.eigenvectors(problems) } -> std::same_as<std::vector<Eigen::VectorXd>>;  // all eigenvalues of each, descending
   // Projections, all blocks of a model at once
   { b.first_piece_beyond(pieces, int{}) } -> std::same_as<Index>;  // the first with a value as of first_beyond, or -1
   b.project(pieces, linear_changes, coefficients, norms);  // each piece with coefficients of its own, at once

@@ -159,7 +159,7 @@ class Projector {
                                             const std::vector<double>& weights) const;
   StoredSubspace<T, B> finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                      const std::vector<double>& weights) const;
-  Subspace<T, B> finish_side(const KroneckerFactor<T, B>& kept, KroneckerFactor<T, B>& fresh) const;
+  void finish_sides(const std::vector<typename ReferenceCollector<T, B>::Sums>& sums, std::vector<Fresh>& fresh) const;
   const Unit& unit_of(const std::string& block, Form form) const;
   const Unit& flat_unit_of(const std::string& block, bool stored) const;
   Report::Entry entry(const Unit& unit, ProjectionResult result) const {

@@ -61,9 +61,11 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
     } else if (unit.form == Form::flat) {
       fresh[u].flat = finish_full(unit, sums, collected.weights_);
     }
-    if (unit.has_input()) fresh[u].input = finish_side(unit.input_factor, sums.input);
-    if (unit.has_output()) fresh[u].output = finish_side(unit.output_factor, sums.output);
+    if (options_.policy != RefreshPolicy::streaming) return;
+    if (unit.input_factor.dimension() > 0) sums.input.absorb(unit.input_factor, options_.forgetting);
+    if (unit.output_factor.dimension() > 0) sums.output.absorb(unit.output_factor, options_.forgetting);
   });
+  finish_sides(collected.sums_, fresh);
   const bool keep_factors = options_.policy == RefreshPolicy::streaming;
   for (std::size_t u = 0; u < units_.size(); ++u) {
     auto& unit = units_[u];
@@ -179,11 +181,22 @@ StoredSubspace<T, B> Projector<T, B>::finish_stored(const Unit& unit, typename R
   return {flat, options_.basis_storage};
 }
 
-/// The new subspace of one side; `fresh` becomes the moment behind it.
+/// The new subspaces of the sides of all units.
 template <class T, class B>
-Subspace<T, B> Projector<T, B>::finish_side(const KroneckerFactor<T, B>& kept, KroneckerFactor<T, B>& fresh) const {
-  if (options_.policy == RefreshPolicy::streaming && kept.dimension() > 0) fresh.absorb(kept, options_.forgetting);
-  return fresh.leading(options_.reference.structured.rank);
+void Projector<T, B>::finish_sides(const std::vector<typename ReferenceCollector<T, B>::Sums>& sums,
+                                   std::vector<Fresh>& fresh) const {
+  std::vector<const KroneckerFactor<T, B>*> factors;
+  std::vector<Subspace<T, B>*> sides;
+  const auto add = [&](const KroneckerFactor<T, B>& factor, Subspace<T, B>& side) {
+    factors.push_back(&factor);
+    sides.push_back(&side);
+  };
+  for (std::size_t u = 0; u < units_.size(); ++u) {
+    if (units_[u].has_input()) add(sums[u].input, fresh[u].input);
+    if (units_[u].has_output()) add(sums[u].output, fresh[u].output);
+  }
+  auto found = KroneckerFactor<T, B>::leading(factors, options_.reference.structured.rank, backend_);
+  for (std::size_t i = 0; i < sides.size(); ++i) *sides[i] = std::move(found[i]);
 }
 
 template <class T, class B>

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ogpsa/finite.hpp"
 #include "ogpsa/subspace.hpp"
@@ -123,29 +124,31 @@ class KroneckerFactor {
     trace_.reset();
   }
 
-  /// The leading eigenvectors of A and the square roots of their eigenvalues.
-  Subspace<T, B> leading(const RankOptions& rank) const {
-    if (empty()) return Subspace<T, B>(dimension_, backend_);
-    if (!dense_) {
-      Subspace<T, B> result = stream_;
-      result.truncate(rank, std::ldexp(std::sqrt(trace()), exponent()));  // energy counts what the factor has dropped
-      return result;
+  /// For each factor, the leading eigenvectors of A and the square roots of their eigenvalues. All eigenproblems are
+  /// solved together.
+  static std::vector<Subspace<T, B>> leading(std::span<const KroneckerFactor* const> factors, const RankOptions& rank,
+                                             const B& backend) {
+    std::vector<Matrix> vectors(factors.size());
+    const auto for_each_factor = [&](auto&& f) {
+      backend.for_each(static_cast<Index>(factors.size()), [&](Index i) { f(static_cast<std::size_t>(i)); });
+    };
+    const auto solved = [&](std::size_t i) { return factors[i]->dense_ && !factors[i]->empty(); };
+    for_each_factor([&](std::size_t i) {
+      if (solved(i)) vectors[i] = backend.template matrix<T>(factors[i]->dimension_, factors[i]->most(rank));
+    });
+    std::vector<EigenProblem<T>> problems;
+    std::vector<std::size_t> problem_of(factors.size());
+    for (std::size_t i = 0; i < factors.size(); ++i) {
+      problem_of[i] = problems.size();
+      if (solved(i)) problems.push_back({factors[i]->moment_.view(), vectors[i].view()});
     }
-    const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
-    Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
-    if (rank.max_rank > 0) most = std::min(most, rank.max_rank);
-    Matrix vectors = backend_.template matrix<T>(dimension_, most);
-    Eigen::VectorXd singular = backend_.eigenvectors(MatrixView<const T>(moment_.view()), vectors.view());
-    for (double& value : detail::values(singular)) value = std::sqrt(std::max(value, 0.0));
-    // Eigenvalues are known to u times the largest: half of the digits of the singular values.
-    const double tolerance = std::sqrt(default_relative_tolerance<T>(dimension_));
-    const Index k = std::min(most, select_rank(singular, dimension_, tolerance, rank));
-    vectors.resize_columns(k);
-    Eigen::MatrixXd ignored = detail::identity(k);
-    detail::polish(backend_, vectors.view(), ignored);
-    singular = detail::leading(singular, k);
-    detail::scale(detail::values(singular), std::ldexp(1.0, exponent()));
-    return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);
+    const auto eigenvalues = backend.eigenvectors(std::span<const EigenProblem<T>>(problems));
+    std::vector<Subspace<T, B>> result(factors.size());
+    for_each_factor([&](std::size_t i) {
+      result[i] = solved(i) ? factors[i]->from_eigenvectors(std::move(vectors[i]), eigenvalues[problem_of[i]], rank)
+                            : factors[i]->from_stream(rank);
+    });
+    return result;
   }
 
   /// A <- A + gamma^2 A_old, for a factor of the same side.
@@ -180,6 +183,35 @@ class KroneckerFactor {
 
  private:
   static constexpr Index fold_columns = 64;  // columns folded in at a time
+
+  /// Directions that are asked for at most.
+  Index most(const RankOptions& rank) const {
+    const double share = std::ceil(rank.max_share * static_cast<double>(dimension_) - 1e-9);
+    const Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
+    return rank.max_rank > 0 ? std::min(most, rank.max_rank) : most;
+  }
+  /// \param vectors      leading eigenvectors of the moment, `most` of them
+  /// \param eigenvalues  all, descending
+  Subspace<T, B> from_eigenvectors(Matrix vectors, const Eigen::VectorXd& eigenvalues, const RankOptions& rank) const {
+    Eigen::VectorXd singular = eigenvalues;
+    for (double& value : detail::values(singular)) value = std::sqrt(std::max(value, 0.0));
+    // Eigenvalues are known to u times the largest: half of the digits of the singular values.
+    const double tolerance = std::sqrt(default_relative_tolerance<T>(dimension_));
+    const Index k = std::min(vectors.cols(), select_rank(singular, dimension_, tolerance, rank));
+    vectors.resize_columns(k);
+    Eigen::MatrixXd ignored = detail::identity(k);
+    detail::polish(backend_, vectors.view(), ignored);
+    singular = detail::leading(singular, k);
+    detail::scale(detail::values(singular), std::ldexp(1.0, exponent()));
+    return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);
+  }
+  /// Of a long side, or of one without anything in it.
+  Subspace<T, B> from_stream(const RankOptions& rank) const {
+    if (empty()) return Subspace<T, B>(dimension_, backend_);
+    Subspace<T, B> result = stream_;
+    result.truncate(rank, std::ldexp(std::sqrt(trace()), exponent()));  // energy counts what the factor has dropped
+    return result;
+  }
 
   /// From the first gradient that is not zero.
   void choose_exponent(double largest) {

@@ -2,14 +2,15 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "ogpsa/backend/cuda.hpp"
 #include "ogpsa/ogpsa.hpp"
 
 /// \file
 /// Linked against the real libraries. NVRTC needs no GPU: it compiles the kernels for every kind of device that is
-/// named, and shows in PTX how they access memory. Where there is a GPU, a projection on it is compared with one on the
-/// CPU; where there is none, that has to be an error that says so.
+/// named, and shows in PTX how they access memory. Where there is a GPU, a projection and eigenproblems on it are
+/// compared with those on the CPU; where there is none, that has to be an error that says so.
 
 using namespace ogpsa;
 
@@ -58,6 +59,33 @@ int project_on_device() {
   return error <= 1e-6 ? 0 : 1;
 }
 
+/// Of matrices of which some have the same size.
+template <class B>
+std::vector<Eigen::VectorXd> eigenvalues(const B& backend) {
+  std::vector<typename B::template Matrix<float>> held;
+  std::vector<EigenProblem<float>> problems;
+  for (const Index n : {90, 200, 90, 90}) {
+    const Eigen::MatrixXf x = Eigen::MatrixXf::Constant(n, n, 0.5f) + Eigen::MatrixXf::Identity(n, n) * 3.0f;
+    held.push_back(backend.template matrix<float>(n, n));
+    backend.from_host(std::span<const float>(x.data(), static_cast<std::size_t>(x.size())), held.back().view());
+    held.push_back(backend.template matrix<float>(n, n / 3));
+  }
+  for (std::size_t i = 0; i < held.size(); i += 2) {
+    problems.push_back({std::as_const(held[i]).view(), held[i + 1].view()});
+  }
+  return backend.eigenvectors(std::span<const EigenProblem<float>>(problems));
+}
+
+int solve_on_device() {
+  const auto found = eigenvalues(CudaBackend(CudaOptions{})), expected = eigenvalues(EigenBackend());
+  double error = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    error = std::max(error, (found[i] - expected[i]).norm() / expected[i].norm());
+  }
+  std::printf("eigenvalues on the GPU: relative difference from the CPU %.2g\n", error);
+  return error <= 1e-12 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -65,7 +93,7 @@ int main(int count, char** arguments) {
     if (!compiles(arguments[i])) return 1;
   }
   int devices = 0;
-  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) return project_on_device();
+  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) return project_on_device() + solve_on_device();
   try {
     CudaBackend(CudaOptions{}).synchronize();
   } catch (const CudaError& e) {

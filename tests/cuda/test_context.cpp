@@ -21,7 +21,7 @@ using P = Projector<float, Cuda>;
 const std::vector<BlockSpec> blocks = {{.name = "vector", .cols = 40000},
                                        {.name = "input", .rows = 20, .cols = 30, .form = Form::input},
                                        {.name = "output", .rows = 20, .cols = 30, .form = Form::output},
-                                       {.name = "both", .rows = 15, .cols = 25, .form = Form::both}};
+                                       {.name = "both", .rows = 15, .cols = 30, .form = Form::both}};
 
 /// One tensor for each block, on the device.
 class Model {
@@ -117,6 +117,9 @@ TEST_CASE("context: any call that fails becomes an error with its name, and leav
                            "cusolverDnXsyevd", "launch_kernel", "cublasSsyrk_v2_64"}) {
     CAPTURE(call);
     CHECK(failures[call] > 0);
+  }
+  for (const char* call : {"cusolverDnXsyevBatched", "cusolverDnXsyevBatched_bufferSize"}) {
+    CHECK((failures[call] > 0) == (detail::cuda::kSolvedTogether > 0));
   }
 }
 

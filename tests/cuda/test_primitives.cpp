@@ -175,34 +175,6 @@ TEST_CASE_TEMPLATE("primitives: sides and squares of a matrix in both layouts", 
   }
 }
 
-TEST_CASE_TEMPLATE("primitives: eigenvectors, also where cuSOLVER does not converge", T, float, double) {
-  const CudaBackend backend;
-  Random random(6);
-  for (const bool fails : {false, true}) {
-#ifndef OGPSA_ON_A_GPU
-    test::Device::instance().eigenvalues_fail = fails;
-#else
-    if (fails) continue;  // it cannot be made to
-#endif
-    const Index n = 40;
-    const Eigen::MatrixXd q = random.orthonormal(n, n);
-    Eigen::VectorXd values = Eigen::VectorXd::LinSpaced(n, 40, 1);
-    values.segment(3, 4).setConstant(values(3));  // repeated
-    const test::Matrix<T> a = (q * values.asDiagonal() * q.transpose()).template cast<T>();
-    const auto held = on_backend<T>(a);
-    auto vectors = backend.matrix<T>(n, 9);
-    const Eigen::VectorXd found = backend.eigenvectors(held.view(), vectors.view());
-    CHECK((found - values).norm() <= 64 * test::roundoff<T> * values.norm());
-    const test::MatrixL v = test::exact(constant(vectors.view()));
-    CHECK(test::orthonormality_error(v) <= 64 * test::roundoff<T>);  // before it is polished
-    const test::MatrixL rest = test::exact(a) * v - v * found.head(9).cast<Real>().asDiagonal();
-    CHECK(rest.norm() <= 64 * test::roundoff<T> * values.norm());
-  }
-#ifndef OGPSA_ON_A_GPU
-  test::Device::instance().eigenvalues_fail = false;
-#endif
-}
-
 TEST_CASE("primitives: bases are kept in full, and another storage is refused where a projector is made") {
   const std::vector<BlockSpec> blocks = {{.name = "w", .cols = 100}};
   using Rounded = Projector<float, CudaBackend>;

@@ -8,7 +8,6 @@ namespace torch_backend {
 namespace {
 
 using ogpsa::Index;
-using ogpsa::MatrixView;
 
 /// | A V - V diag(values) | and | V^T V - I |, in units of roundoff of T times | A | and 1.
 template <class T>
@@ -17,8 +16,8 @@ void check_eigenvectors(const Eigen::MatrixXd& exact, Index count) {
   const Index n = exact.rows();
   Matrix a = exact.template cast<T>(), vectors(n, count);
   a.template triangularView<Eigen::StrictlyUpper>().setConstant(T(77));  // the lower triangle counts
-  const auto values = ogpsa::torch::LibTorchBackend().eigenvectors<T>(MatrixView<const T>(a.data(), n, n),
-                                                                      MatrixView<T>(vectors.data(), n, count));
+  const ogpsa::EigenProblem<T> problem{{a.data(), n, n}, {vectors.data(), n, count}};
+  const auto values = ogpsa::torch::LibTorchBackend().eigenvectors(std::span(&problem, 1)).front();
   const Eigen::MatrixXd stored = Matrix(exact.template cast<T>()).template cast<double>();
   const Eigen::MatrixXd v = vectors.template cast<double>();
   const double u = std::numeric_limits<T>::epsilon() * static_cast<double>(n);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
+#include "ogpsa/backend/cuda/eigenproblems.hpp"
 #include "ogpsa/backend/cuda/launch.hpp"
 #include "ogpsa/backend/cuda/linear_projection.hpp"
 #include "ogpsa/backend/cuda/matrix.hpp"
@@ -209,8 +210,8 @@ class CudaBackend {
     }
   }
   template <class T>
-  Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
-    return detail::cuda::eigenvectors(session(), symmetric, vectors);
+  std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
+    return detail::cuda::eigenvectors(session(), problems);
   }
 
   /// Index of the first piece with a value that is not finite, or at least 2^exponent in magnitude; -1: none. Two

@@ -196,24 +196,16 @@ class EigenBackend {
       detail::add_outer_lower(detail::view_of(std::as_const(panel)), fast_side, sum);
     }
   }
-  /// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, as many as
-  /// `vectors` has columns. Computed in double.
+  /// All eigenvalues of each, descending; the leading eigenvectors are written to the problems. Computed in double.
+  /// \throws NumericalError
   template <class T>
-  Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
-    const Index n = symmetric.rows;
-    std::vector<double> a(static_cast<std::size_t>(n * n)), v(static_cast<std::size_t>(n * vectors.cols));
-    for (Index j = 0; j < n; ++j) std::copy_n(symmetric.data + j * symmetric.stride, n, a.data() + j * n);
-    const auto values = detail::symmetric_eigen({a.data(), n, n}, {v.data(), n, vectors.cols});
-    if (!values) {
-      throw NumericalError(detail::text({"ogpsa: the eigenvalues of a symmetric matrix of ", detail::size_text(n, n),
-                                         " did not converge; check the reference data for extreme values"}));
-    }
-    for (Index j = 0; j < vectors.cols; ++j) {
-      for (Index i = 0; i < n; ++i) {
-        vectors.data[i + j * vectors.stride] = static_cast<T>(v[static_cast<std::size_t>(i + j * n)]);
-      }
-    }
-    return Eigen::Map<const Eigen::VectorXd>(values->data(), n);
+  std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
+    std::vector<Eigen::VectorXd> values(problems.size());
+    for_each(static_cast<Index>(problems.size()), [&](Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      values[p] = solve(problems[p]);
+    });
+    return values;
   }
 
   bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }
@@ -242,6 +234,24 @@ class EigenBackend {
   }
 
  private:
+  template <class T>
+  static Eigen::VectorXd solve(const EigenProblem<T>& problem) {
+    const auto& [symmetric, vectors] = problem;
+    const Index n = symmetric.rows;
+    std::vector<double> a(static_cast<std::size_t>(n * n)), v(static_cast<std::size_t>(n * vectors.cols));
+    for (Index j = 0; j < n; ++j) std::copy_n(symmetric.data + j * symmetric.stride, n, a.data() + j * n);
+    const auto values = detail::symmetric_eigen({a.data(), n, n}, {v.data(), n, vectors.cols});
+    if (!values) {
+      throw NumericalError(detail::text({"ogpsa: the eigenvalues of a symmetric matrix of ", detail::size_text(n, n),
+                                         " did not converge; check the reference data for extreme values"}));
+    }
+    for (Index j = 0; j < vectors.cols; ++j) {
+      for (Index i = 0; i < n; ++i) {
+        vectors.data[i + j * vectors.stride] = static_cast<T>(v[static_cast<std::size_t>(i + j * n)]);
+      }
+    }
+    return Eigen::Map<const Eigen::VectorXd>(values->data(), n);
+  }
   /// Calls f(first element, how many) for the segments of a tensor, in parallel.
   template <class F>
   static void for_segments(ConstTensorView tensor, F&& f) {

@@ -2,6 +2,9 @@
 
 #include <torch/torch.h>
 
+#include <span>
+#include <vector>
+
 #include "ogpsa/backend/eigen.hpp"
 
 namespace ogpsa::torch {
@@ -14,8 +17,20 @@ class LibTorchBackend : public EigenBackend {
 
   /// See EigenBackend. \throws NumericalError
   template <class T>
-  Eigen::VectorXd eigenvectors(MatrixView<const T> symmetric, MatrixView<T> vectors) const {
-    if (!at::hasMKL()) return EigenBackend::eigenvectors(symmetric, vectors);
+  std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
+    if (!at::hasMKL()) return EigenBackend::eigenvectors(problems);
+    std::vector<Eigen::VectorXd> values(problems.size());
+    for_each(static_cast<Index>(problems.size()), [&](Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      values[p] = solve(problems[p]);
+    });
+    return values;
+  }
+
+ private:
+  template <class T>
+  static Eigen::VectorXd solve(const EigenProblem<T>& problem) {
+    const auto& [symmetric, vectors] = problem;
     const ::torch::NoGradGuard no_grad;
     const Index n = symmetric.rows;
     const auto dtype = c10::CppTypeToScalarType<T>::value;

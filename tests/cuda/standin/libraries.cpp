@@ -1,4 +1,5 @@
 #include <Eigen/Dense>
+#include <cstring>
 #include <memory>
 
 #include "standin.hpp"
@@ -108,6 +109,15 @@ cublasStatus_t syrk(const char* call, cublasHandle_t handle, cublasFillMode_t up
 }
 
 std::size_t solver_bytes(Index n) { return static_cast<std::size_t>(2 * n * n + 6 * n + 1) * sizeof(double); }
+
+/// What a matrix is replaced by. \returns info
+int solve_symmetric(const Operand& matrices, const Operand& values, Index i, bool fail) {
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solved(matrices.matrix<double>(i));
+  matrices.matrix<double>(i) = solved.eigenvectors();
+  if (fail) matrices.matrix<double>(i).setZero();
+  values.matrix<double>(i) = solved.eigenvalues();
+  return fail ? static_cast<int>(matrices.rows) : solved.info() == Eigen::Success ? 0 : 1;
+}
 
 }  // namespace
 
@@ -293,14 +303,59 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t handle, cusolverDnParams_t 
   device.require(__func__, "the workspace", workspace, device_bytes);
   device.require_host(__func__, "the host workspace", host_workspace);
   device.require(__func__, "info", info, sizeof(int));
-  device.enqueue(device.stream(__func__, self.stream), [=, fail = device.eigenvalues_fail] {
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solved(matrix.matrix<double>(0));
-    matrix.matrix<double>(0) = solved.eigenvectors();
-    if (fail) matrix.matrix<double>(0).setZero();
-    values.matrix<double>(0) = solved.eigenvalues();
-    *info = fail ? static_cast<int>(n) : solved.info() == Eigen::Success ? 0 : 1;
+  device.enqueue(device.stream(__func__, self.stream),
+                 [=, fail = device.eigenvalues_fail] { *info = solve_symmetric(matrix, values, 0, fail == 0); });
+  return CUSOLVER_STATUS_SUCCESS;
+}
+
+#if CUSOLVER_VERSION >= 11701
+cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t parameters,
+                                                   cusolverEigMode_t mode, cublasFillMode_t uplo, int64_t n,
+                                                   cudaDataType ta, const void* a, int64_t lda, cudaDataType tw,
+                                                   const void* w, cudaDataType compute, std::size_t* device_bytes,
+                                                   std::size_t* host_bytes, int64_t batch) {
+  STANDIN_CALL(CUSOLVER_STATUS_INVALID_VALUE);
+  solver(__func__, handle);
+  device.require_handle(__func__, "cuSOLVER parameters", parameters);
+  STANDIN_REQUIRE(mode == CUSOLVER_EIG_MODE_VECTOR && uplo == CUBLAS_FILL_MODE_LOWER && n > 0 && batch > 0);
+  STANDIN_REQUIRE(ta == CUDA_R_64F && tw == CUDA_R_64F && compute == CUDA_R_64F);
+  Operand{a, n, n, lda, lda * n, batch, 8}.check(__func__, "A");
+  Operand{w, n, 1, n, n, batch, 8}.check(__func__, "W");
+  *device_bytes = static_cast<std::size_t>(batch) * solver_bytes(n);
+  *host_bytes = static_cast<std::size_t>(batch * n) * 8;
+  return CUSOLVER_STATUS_SUCCESS;
+}
+/// The workspace has to be zero, as for version 11.7.1.
+cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolverDnParams_t parameters,
+                                        cusolverEigMode_t mode, cublasFillMode_t uplo, int64_t n, cudaDataType ta,
+                                        void* a, int64_t lda, cudaDataType tw, void* w, cudaDataType compute,
+                                        void* workspace, std::size_t device_bytes, void* host_workspace,
+                                        std::size_t host_bytes, int* info, int64_t batch) {
+  STANDIN_CALL(CUSOLVER_STATUS_INTERNAL_ERROR);
+  auto& self = solver(__func__, handle);
+  device.require_handle(__func__, "cuSOLVER parameters", parameters);
+  STANDIN_REQUIRE(mode == CUSOLVER_EIG_MODE_VECTOR && uplo == CUBLAS_FILL_MODE_LOWER && n > 0 && batch > 0);
+  STANDIN_REQUIRE(ta == CUDA_R_64F && tw == CUDA_R_64F && compute == CUDA_R_64F);
+  STANDIN_REQUIRE(device_bytes >= static_cast<std::size_t>(batch) * solver_bytes(n));
+  STANDIN_REQUIRE(host_bytes >= static_cast<std::size_t>(batch * n) * 8);
+  const Operand matrices{a, n, n, lda, lda * n, batch, 8}, values{w, n, 1, n, n, batch, 8};
+  const Operand work{workspace, static_cast<Index>(device_bytes), 1, static_cast<Index>(device_bytes), 0, 1, 1};
+  matrices.check(__func__, "A");
+  values.check(__func__, "W");
+  work.check(__func__, "the workspace");
+  device.require_host(__func__, "the host workspace", host_workspace);
+  device.require(__func__, "info", info, static_cast<std::size_t>(batch) * sizeof(int));
+  if (matrices.overlaps(values) || work.overlaps(matrices) || work.overlaps(values)) wrong(__func__, "an overlap");
+  const char* call = __func__;
+  device.enqueue(device.stream(call, self.stream), [=, fail = device.eigenvalues_fail] {
+    auto bytes = work.matrix<unsigned char>(0);
+    if ((bytes.array() != 0).any()) wrong(call, "the workspace is not zero");
+    bytes.setConstant(0xff);
+    std::memset(host_workspace, 0xff, host_bytes);
+    for (int64_t i = 0; i < batch; ++i) info[i] = solve_symmetric(matrices, values, i, fail == i);
   });
   return CUSOLVER_STATUS_SUCCESS;
 }
+#endif
 
 }  // extern "C"

@@ -82,9 +82,9 @@ class Device {
   /// True when this call is to fail. Calls are counted from `fail_at` down; -1: none fails.
   bool fails(const char* call);
   Index fail_at = -1;
-  std::string failed_call;  ///< the one that was made to fail
-  bool eigenvalues_fail = false;
-  bool eager_copies = false;  ///< copies from page-locked memory are done as soon as they may be
+  std::string failed_call;      ///< the one that was made to fail
+  Index eigenvalues_fail = -1;  ///< which matrix of a batch does not converge (0: that of a call for one); -1: none
+  bool eager_copies = false;    ///< copies from page-locked memory are done as soon as they may be
 
   std::map<std::string, Index> calls;  ///< how often each was called
   /// What is still there: blocks, streams, handles.

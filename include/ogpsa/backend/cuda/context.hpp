@@ -40,7 +40,8 @@ struct CudaOptions {
   /// Products with float bases may round their factors to TF32 (10 bits). The contract of the projection then does not
   /// hold to float rounding any more.
   bool allow_tf32 = false;
-  /// Scratch memory for a batch of matrices that are projected together; one that alone needs more gets it.
+  /// Scratch memory for a batch of matrices that are projected, or whose eigenvectors are made, together; one that
+  /// alone needs more gets it.
   std::size_t batch_bytes = std::size_t{256} << 20;
   /// Each of two parts of device memory through which bases in page-locked memory pass; a basis that needs more gets
   /// it.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <vector>
 
@@ -8,8 +7,8 @@
 #include "ogpsa/backend/gemm.hpp"
 
 /// \file
-/// Products by cuBLAS, and eigenvectors by cuSOLVER. Gram matrices and what is made from them are computed in double,
-/// a panel of rows at a time (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
+/// Products by cuBLAS. Gram matrices and what is made from them are computed in double, a panel of rows at a time
+/// (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
 
 namespace ogpsa::detail::cuda {
 
@@ -138,72 +137,6 @@ void add_square(cublasHandle_t cublas, MatrixView<T> sum, MatrixView<const T> y,
     check(cublasDsyrk_64(cublas, CUBLAS_FILL_MODE_LOWER, op, n, k, &one, y.data, y.stride, &one, sum.data, sum.stride),
           "cublasDsyrk_64", {{"n", n}, {"k", k}});
   }
-}
-
-/// The parameters of cuSOLVER's 64-bit interface.
-class SolverParameters {
- public:
-  SolverParameters() { check(cusolverDnCreateParams(&parameters_), "cusolverDnCreateParams"); }
-  ~SolverParameters() { cusolverDnDestroyParams(parameters_); }
-  SolverParameters(const SolverParameters&) = delete;
-  SolverParameters& operator=(const SolverParameters&) = delete;
-  operator cusolverDnParams_t() const { return parameters_; }
-
- private:
-  cusolverDnParams_t parameters_ = nullptr;
-};
-
-/// Replaces a symmetric n x n matrix (lower triangle) by its eigenvectors, eigenvalues ascending.
-/// \returns what cuSOLVER said: 0 when it converged
-inline int solve_symmetric(const Session& session, double* a, Index n, double* values) {
-  const SolverParameters parameters;
-  const auto handle = session->cusolver();
-  cudaStream_t before = nullptr;
-  check(cusolverDnGetStream(handle, &before), "cusolverDnGetStream");
-  check(cusolverDnSetStream(handle, session->stream()), "cusolverDnSetStream");
-  std::size_t device_bytes = 0, host_bytes = 0;
-  check(cusolverDnXsyevd_bufferSize(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F,
-                                    a, n, CUDA_R_64F, values, CUDA_R_64F, &device_bytes, &host_bytes),
-        "cusolverDnXsyevd_bufferSize", {{"n", n}});
-  auto* workspace = session->scratch<unsigned char>(kSolver, static_cast<Index>(device_bytes));
-  std::vector<unsigned char> host_workspace(host_bytes);
-  int* info = session->scratch<int>(kInfo, 1);
-  check(cusolverDnXsyevd(handle, parameters, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F, a, n,
-                         CUDA_R_64F, values, CUDA_R_64F, workspace, device_bytes, host_workspace.data(), host_bytes,
-                         info),
-        "cusolverDnXsyevd", {{"n", n}, {"workspace", static_cast<Index>(device_bytes)}});
-  const int result = session->fetch(info, 1)[0];  // host_workspace is in use until then
-  check(cusolverDnSetStream(handle, before), "cusolverDnSetStream");
-  return result;
-}
-
-/// Eigenvalues of a symmetric matrix (its lower triangle), descending, and the leading eigenvectors, in double.
-template <class T>
-Eigen::VectorXd eigenvectors(const Session& session, MatrixView<const T> symmetric, MatrixView<T> vectors) {
-  const Index n = symmetric.rows;
-  if (n == 0) return {};
-  double* a = session->scratch<double>(kPanel, n * n);
-  double* values = session->scratch<double>(kResults, n);
-  const MatrixView<double> basis(a, n, n);
-  copy(session, strided(symmetric), strided(basis), n, n);
-  Eigen::VectorXd ascending;
-  if (solve_symmetric(session, a, n, values) == 0) {
-    const auto host = session->fetch(values, n);
-    ascending = Eigen::Map<const Eigen::VectorXd>(host.data(), n);
-  } else {  // clustered or repeated eigenvalues may stop a divide and conquer; Eigen's QR iteration takes them all
-    copy(session, strided(symmetric), strided(basis), n, n);
-    const auto host = session->fetch(a, n * n);
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(Eigen::Map<const Eigen::MatrixXd>(host.data(), n, n));
-    if (solver.info() != Eigen::Success) {
-      throw NumericalError("ogpsa: the eigenvalues of a symmetric matrix of " + size_text(n, n) +
-                           " did not converge; check the reference data for extreme values");
-    }
-    ascending = solver.eigenvalues();
-    session->copy_to_device(solver.eigenvectors().data(), a, static_cast<std::size_t>(n * n) * sizeof(double));
-  }
-  // The last column first.
-  copy(session, {a + (n - 1) * n, DType::float64, 1, -n}, strided(vectors), n, vectors.cols);
-  return ascending.reverse();
 }
 
 }  // namespace ogpsa::detail::cuda
