@@ -72,8 +72,9 @@ void add_protection_options(CLI::App& app, ProtectionOptions& o, RunOptions& opt
   app.add_flag("--streaming", o.streaming, "A refresh updates the subspace instead of replacing it")->group(group);
   add(app, group, "forgetting", o.forgetting, "Weight of the old subspace at such a refresh")
       ->check(CLI::Range(0.0, 1.0));
-  add(app, group, "basis_storage", o.basis_storage, "How flat subspaces are kept between refreshes")
-      ->check(CLI::IsMember({"float32", "bfloat16", "int8"}));
+  add(app, group, "basis_storage", o.basis_storage,
+      "How flat subspaces are kept between refreshes; page_locked: float32 in the host's memory, with --device cuda")
+      ->check(CLI::IsMember({"float32", "page_locked", "bfloat16", "int8"}));
   add(app, group, "protect", o.include,
       "Regular expression of the parameters that are protected; empty: all, structured: the matrices of the layers");
   add(app, group, "projection_mode", o.mode, "ogpsa, ogpsa-step")

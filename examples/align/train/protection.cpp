@@ -84,9 +84,11 @@ ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
                                         {"one-sided", Mode::one_sided},
                                         {"inside", Mode::inside}});
   using Storage = ogpsa::BasisStorage;
-  result.basis_storage =
-      named<Storage>("basis_storage", options.basis_storage,
-                     {{"float32", Storage::full}, {"bfloat16", Storage::bfloat16}, {"int8", Storage::int8}});
+  result.basis_storage = named<Storage>("basis_storage", options.basis_storage,
+                                        {{"float32", Storage::full},
+                                         {"page_locked", Storage::page_locked},
+                                         {"bfloat16", Storage::bfloat16},
+                                         {"int8", Storage::int8}});
   if (options.streaming) result.reference.rank.max_rank = 8;  // of flat blocks; a stream needs a limit
   if (!is_structured(options.method)) return result;
   result.structured = "_proj\\.weight$";  // embeddings and norms stay flat

@@ -43,7 +43,7 @@ struct ProtectionOptions {
   std::string include = {};         ///< regular expression of the parameters that are protected; empty: all
   std::string mode = "orthogonal";  ///< ogpsa, ogpsa-step: orthogonal, conflicting, one-sided or inside
   double alpha = 1;                 ///< share of the component that is removed
-  std::string basis_storage = "float32";  ///< of flat subspaces between refreshes: float32, bfloat16 or int8
+  std::string basis_storage = "float32";  ///< of flat subspaces: float32, page_locked, bfloat16 or int8
   double scale = 1;                       ///< conflicting: factor of a gradient that does not conflict
 };
 
