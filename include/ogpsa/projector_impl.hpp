@@ -156,19 +156,20 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat,
   return fresh;
 }
 
-/// The same where bases are not rounded. One in the host's memory is where the backend computes in the meantime.
+/// The same where bases are not rounded. One in the host's memory is where the backend computes in the meantime, as a
+/// copy: where something fails, the one that is there is as and where it was.
 template <class T, class B>
 std::optional<Subspace<T, B>> Projector<T, B>::finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                                            const std::vector<double>& weights) const {
-  const bool on_host = options_.basis_storage == BasisStorage::page_locked;
-  if (on_host) {
-    backend_.keep_on_host(sums.flat, false);
-    sums.batches.keep_on_host(false);
-    if (options_.policy == RefreshPolicy::streaming) unit.flat.keep_on_host(false);
-  }
-  auto fresh = finish_flat(unit.flat, unit.name, sums, weights);
-  if (on_host) (fresh ? *fresh : unit.flat).keep_on_host(true);
-  return fresh;
+  if (options_.basis_storage != BasisStorage::page_locked) return finish_flat(unit.flat, unit.name, sums, weights);
+  backend_.keep_on_host(sums.flat, false);
+  sums.batches.keep_on_host(false);
+  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
+  Subspace<T, B> flat = streaming ? unit.flat : Subspace<T, B>(unit.dimension, backend_);
+  flat.keep_on_host(false);
+  if (auto fresh = finish_flat(flat, unit.name, sums, weights)) flat = std::move(*fresh);
+  flat.keep_on_host(true);
+  return flat;
 }
 
 /// The same where bases are rounded. A stream is updated in `T`, so that each refresh adds one rounding.

@@ -95,6 +95,7 @@ class CopyStream {
   CopyStream& operator=(const CopyStream&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  const void* memory = nullptr;              // what it copies to
   cudaEvent_t filled[2] = {}, used[2] = {};  // of each of two parts of memory
 
  private:
@@ -339,6 +340,7 @@ inline void* Context::allocate_on_host(std::size_t bytes) {
 inline void Context::deallocate_on_host(void* memory) noexcept {
   if (!memory) return;
   cudaStreamSynchronize(stream_);
+  if (copies_) cudaStreamSynchronize(copies_->stream());  // after a failure nobody else has waited for it
   cudaFreeHost(memory);
   on_host_.erase(static_cast<const char*>(memory));
 }
@@ -353,6 +355,7 @@ inline bool Context::is_on_host(const void* p) const {
 
 inline void* Context::at_least(Memory& memory, std::size_t bytes) {
   if (memory.bytes >= bytes) return memory.data;
+  if (memory.data && copies_) cudaStreamSynchronize(copies_->stream());
   deallocate(memory.data, memory.bytes);
   memory = {};
   memory.data = allocate(bytes);

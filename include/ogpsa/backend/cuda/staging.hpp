@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "ogpsa/backend/cuda/fused.hpp"
@@ -44,6 +45,10 @@ class StagedProjection {
     }
     batches_.push_back(vectors_.size());
     unsigned char* memory = session->scratch<unsigned char>(kStaging, static_cast<Index>(2 * room));
+    CopyStream& copies = session->copies();
+    if (std::exchange(copies.memory, memory) != memory) {  // it is there when the stream comes to it
+      for (const auto used : copies.used) record(used, session->stream());
+    }
     for (std::size_t b = 0, v = 0; b < batches_.size(); ++b) {
       for (; v < batches_[b]; ++v) {
         auto& vector = vectors_[v];
@@ -57,14 +62,10 @@ class StagedProjection {
 
   void enqueue(const Session& session, const double* weights, double* results) const {
     if (empty()) return;
+    // Copies wait for the projection before this one alone, so that they go on beside the backward pass. Its two parts
+    // of the memory need not be ours.
     CopyStream& copies = session->copies();
-    const auto record = [](cudaEvent_t event, cudaStream_t stream) {
-      check(cudaEventRecord(event, stream), "cudaEventRecord");
-    };
-    const auto wait = [](cudaStream_t stream, cudaEvent_t event) {
-      check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
-    };
-    for (const auto used : copies.used) record(used, session->stream());  // by the projection before this one
+    for (const auto used : copies.used) wait(copies.stream(), used);
     for (std::size_t b = 0, v = 0; b < batches_.size(); ++b) {
       wait(copies.stream(), copies.used[b % 2]);
       for (; v < batches_[b]; ++v) {
@@ -82,6 +83,13 @@ class StagedProjection {
 
  private:
   static constexpr std::size_t kAlignment = 256;
+
+  static void record(cudaEvent_t event, cudaStream_t stream) {
+    check(cudaEventRecord(event, stream), "cudaEventRecord");
+  }
+  static void wait(cudaStream_t stream, cudaEvent_t event) {
+    check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
+  }
 
   struct Vector {
     ProjectionPiece<T> piece;
