@@ -83,6 +83,19 @@ TEST_CASE("small SVD: tiny singular values of graded triangles to high relative 
   for (Index i = 0; i < 6; ++i) CHECK(svd.s(i) == doctest::Approx(static_cast<double>(expected.s(i))).epsilon(1e-3));
 }
 
+TEST_CASE("small matrices put together") {
+  for (int round = 0; round < 20; ++round) {
+    Random random(static_cast<std::uint64_t>(round));
+    const Index k = random.integer(0, 5), p = random.integer(0, 4);
+    const Eigen::MatrixXd a = random.gaussian(k, k), b = random.gaussian(k, p), c = random.gaussian(p, p);
+    Eigen::MatrixXd expected(k + p, k + p);
+    expected << a, b, b.transpose(), c;
+    CHECK(detail::bordered(a, b, c) == expected);
+    CHECK(detail::trailing_columns(expected, p) == expected.rightCols(p));
+    CHECK(detail::side_by_side(a, b) == expected.topRows(k));
+  }
+}
+
 TEST_CASE("small least squares, Cholesky and triangular inverse") {
   for (int round = 0; round < 100; ++round) {
     Random random(static_cast<std::uint64_t>(round) + 70);

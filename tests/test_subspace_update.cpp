@@ -26,7 +26,47 @@ void check_against(const test::MatrixL& history, const Subspace<T>& subspace, In
   }
 }
 
+/// Counts the elements that products and copies read and write.
+struct CountingBackend : EigenBackend {
+  using EigenBackend::gram;
+  inline static Index elements = 0;
+  template <class T>
+  Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
+    elements += a.rows * (a.data == b.data ? a.cols : a.cols + b.cols);
+    return EigenBackend::gram(a, b);
+  }
+  template <class T>
+  Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) const {
+    elements += a.rows * (a.cols + to.cols);
+    return EigenBackend::multiply(a, x, to);
+  }
+  template <class T>
+  void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {
+    elements += a.rows * (2 * a.cols + q.cols);
+    EigenBackend::subtract_product(a, q, c);
+  }
+  template <class T>
+  void copy(MatrixView<const T> from, MatrixView<T> to) const {
+    elements += 2 * from.rows * from.cols;
+    EigenBackend::copy(from, to);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("an update by one column passes over the basis three times") {
+  Random random(8);
+  const Index n = 5000, k = 12;
+  Subspace<float, CountingBackend> subspace(n);
+  subspace.replace(on_backend<float>(random.gaussian(n, k)));
+  for (int i = 0; i < 3; ++i) {
+    auto column = on_backend<float>(random.gaussian(n, 1));
+    CountingBackend::elements = 0;
+    subspace.update(std::move(column), 0.9, {.max_rank = k});
+    CHECK(CountingBackend::elements <= 3 * n * (k + 1) + n * 4);  // reads for the coefficients; reads and writes
+    CHECK(test::orthonormality_error(test::exact(subspace.basis())) <= 16 * test::roundoff<float>);
+  }
+}
 
 TEST_CASE_TEMPLATE("append: the span of all columns, and their singular values", T, float, double) {
   for (int round = 0; round < 30; ++round) {

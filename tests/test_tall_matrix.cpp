@@ -32,6 +32,13 @@ TEST_CASE("a host matrix has room for one more column, and then for as many agai
   a.resize_columns(9);
   CHECK(a.data()[299] == 7);
   for (Index i = 300; i < 900; ++i) CHECK(a.data()[i] == 0);
+  auto unfilled = HostMatrix<float>::unfilled(100, 2);
+  CHECK((unfilled.rows() == 100 && unfilled.cols() == 2));
+  std::fill(unfilled.data(), unfilled.data() + 200, 9.0F);
+  unfilled.resize_columns(1);
+  unfilled.resize_columns(3);
+  CHECK(unfilled.data()[99] == 9);
+  for (Index i = 100; i < 300; ++i) CHECK(unfilled.data()[i] == 0);
   CHECK(HostMatrix<float>(0, 5).cols() == 5);
   CHECK(HostMatrix<float>(5, 0).rows() == 5);
 }
@@ -65,12 +72,21 @@ TEST_CASE_TEMPLATE("tall matrices: products against long double, with columns ap
     }
     const Index kept = std::min(ka, kb);
     const Eigen::MatrixXd square = random.gaussian(ka, kept);
-    backend.multiply(av, square);
+    auto other_held = test::on_backend<T>(test::Matrix<T>(random.gaussian<T>(n + 2, kept)));
+    const auto elsewhere = other_held.view().row_range(0, n);
+    const Eigen::MatrixXd squares = backend.multiply(constant(av), square, elsewhere);
+    CHECK(test::from_backend(constant(a_held.view())) == a);
+    const test::MatrixL there = test::exact(constant(elsewhere));
+    const Eigen::MatrixXd again = backend.multiply(constant(av), square, av.columns(0, kept));
     const test::Matrix<T> product = test::from_backend(constant(a_held.view()));
     if (n > 0 && kept > 0) {
       const test::MatrixL expected = ae * square.cast<Real>();
       const test::MatrixL bound = ae.cwiseAbs() * square.cast<Real>().cwiseAbs();
-      CHECK(((test::exact(product.topRows(n).leftCols(kept)) - expected).cwiseAbs() - unit * bound).maxCoeff() <= 0);
+      CHECK(((there - expected).cwiseAbs() - unit * bound).maxCoeff() <= 0);
+      const test::MatrixL error = (squares.cast<Real>() - there.transpose() * there).cwiseAbs();
+      CHECK((error - 70 * u * (there.cwiseAbs().transpose() * there.cwiseAbs())).maxCoeff() <= 0);
+      CHECK(test::exact(product.topRows(n).leftCols(kept)) == there);  // in place, too
+      CHECK(again == squares);
     }
     CHECK(product.bottomRows(padding) == a.bottomRows(padding));  // between the columns nothing is written
   }

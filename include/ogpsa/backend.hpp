@@ -119,6 +119,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
                            std::vector<PieceCoefficients>& coefficients, std::vector<PieceNorms>& norms) {
   // Memory
   { b.template matrix<T>(Index{}, Index{}) } -> std::same_as<typename B::template Matrix<T>>;  // zeros
+  { b.template unfilled_matrix<T>(Index{}, Index{}) } -> std::same_as<typename B::template Matrix<T>>;  // any values
+  { B::works_on_host_memory } -> std::convertible_to<bool>;  // a view may be of memory that the caller has
   { owned.view() } -> std::convertible_to<MatrixView<T>>;
   owned.resize_columns(Index{});                           // keeps what is there
   b.keep_on_host(owned, bool{});                           // moves it to where a large basis may be kept, or back
@@ -140,7 +142,7 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.add_scaled(a, tensor, weight);                         // a <- a + weight * tensor, a one column
   { b.gram(q, q) } -> std::same_as<Eigen::MatrixXd>;       // a^T b, summed in double over all ranks
   { b.gram(basis, basis) } -> std::same_as<Eigen::MatrixXd>;
-  b.multiply(a, small);                                    // first columns of a <- a * small
+  { b.multiply(q, small, a) } -> std::same_as<Eigen::MatrixXd>;  // a <- q * small, a^T a; a: also q's first columns
   b.subtract_product(a, q, small);                         // a <- a - q * small
   b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i
   // Weights as they are stored, a one column

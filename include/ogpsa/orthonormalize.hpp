@@ -83,25 +83,38 @@ inline std::optional<Eigen::MatrixXd> cholesky_factor(const Eigen::MatrixXd& gra
   return factor;
 }
 
-/// One pass of CholeskyQR: h <- h R^-1, r <- R r. False, with nothing changed, where Cholesky breaks down.
+/// h^T h
 template <class T, class B>
-bool cholesky_qr_pass(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& gram, double shift,
-                      Eigen::MatrixXd& r) {
+Eigen::MatrixXd gram_of(const B& backend, MatrixView<T> h) {
+  return backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+}
+
+/// q^T h
+template <class T, class B>
+Eigen::MatrixXd gram_with(const B& backend, MatrixView<const T> q, MatrixView<T> h) {
+  return backend.gram(q, MatrixView<const T>(h));
+}
+
+/// One pass of CholeskyQR: h <- h R^-1, r <- R r. False, with nothing changed, where Cholesky breaks down.
+/// \param gram  of h; it is updated
+template <class T, class B>
+bool cholesky_qr_pass(const B& backend, MatrixView<T> h, Eigen::MatrixXd& gram, double shift, Eigen::MatrixXd& r) {
   const auto factor = cholesky_factor(gram, shift);
   if (!factor) return false;
-  backend.multiply(h, inverse_upper(*factor));
+  gram = backend.multiply(MatrixView<const T>(h), inverse_upper(*factor), h);
   r = small_product(*factor, r);
   return true;
 }
 
 /// Repeats CholeskyQR passes on almost orthonormal columns until the contract max |Q^T Q - I| <= 16 u holds with room.
+/// \param gram  of q
+/// \returns the Gram matrix of q as it is then
 template <class T, class B>
-void polish(const B& backend, MatrixView<T> q, Eigen::MatrixXd& r) {
-  for (int pass = 0; pass < 3; ++pass) {
-    const Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(q), MatrixView<const T>(q));
-    if (distance_from_identity(gram) <= 4 * unit_roundoff<T>()) return;
+Eigen::MatrixXd polish(const B& backend, MatrixView<T> q, Eigen::MatrixXd gram, Eigen::MatrixXd& r) {
+  for (int pass = 0; pass < 3 && distance_from_identity(gram) > 4 * unit_roundoff<T>(); ++pass) {
     if (!cholesky_qr_pass(backend, q, gram, 0.0, r)) break;
   }
+  return gram;
 }
 
 template <class T, class B>
@@ -151,6 +164,16 @@ inline double reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
                                          : 0;  // positive semidefinite
 }
 
+/// At most that ratio, from a Cholesky factorisation alone: both norms are taken of all singular values. 0 where it
+/// breaks down.
+inline double least_reciprocal_condition_squared(const Eigen::MatrixXd& gram) {
+  const auto equilibrated = equilibrate(gram);
+  const auto factor = equilibrated ? upper_cholesky(equilibrated->gram) : std::nullopt;
+  if (!factor || gram.size() == 0) return 0;
+  const Eigen::MatrixXd inverse = inverse_upper(*factor);
+  return 1 / (squared_norm(values(*factor)) * squared_norm(values(inverse)));
+}
+
 /// Condition number of R with its columns scaled to unit length; the largest number where R is not finite.
 inline double equilibrated_condition(Eigen::MatrixXd r) {
   for (Index j = 0; j < r.cols(); ++j) {
@@ -185,7 +208,6 @@ DeferredQr cholesky_qr(const B& backend, MatrixView<T> h, Eigen::MatrixXd gram, 
   double shift = shifted ? 11 * m * (m + 1) * unit_roundoff<double>() : 0.0;
   for (int pass = 1; pass < passes; ++pass) {
     if (!cholesky_qr_pass(backend, h, gram, shift, r)) throw_breakdown(name, h.rows, h.cols, pass);
-    gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
     shift = 0;
   }
   const auto factor = cholesky_factor(gram, shift);
@@ -225,8 +247,25 @@ Eigen::VectorXd bring_into_range(const B& backend, MatrixView<T> h, Eigen::Matri
     s = 1 / at(factors, j);
   }
   backend.scale_columns(h, std::span<const double>(scale));
-  gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+  gram = gram_of(backend, h);
   return factors;
+}
+
+/// One pass leaves an error of about u cond^2 in double: for float that is often rounding already.
+template <class T>
+bool one_pass_is_exact(double reciprocal_condition_squared) {
+  return unit_roundoff<double>() < 0.1 * unit_roundoff<T>() * reciprocal_condition_squared;
+}
+
+/// The factorisation of columns with this Gram matrix where it takes no pass over them but the deferred product.
+template <class T>
+std::optional<DeferredQr> factorize_at_once(const Eigen::MatrixXd& gram, double tolerance) {
+  const double condition = least_reciprocal_condition_squared(gram);
+  if (!one_pass_is_exact<T>(condition) || !(condition > std::max(1e-13, tolerance * tolerance))) return std::nullopt;
+  auto factor = cholesky_factor(gram, 0);
+  if (!factor) return std::nullopt;
+  Eigen::MatrixXd inverse = inverse_upper(*factor);
+  return DeferredQr{gram.cols(), std::move(*factor), std::move(inverse)};
 }
 
 /// The factorisation behind `orthonormalize`. Q = h * pending is orthonormal to about 1e-8 or better, and is to be
@@ -239,12 +278,12 @@ DeferredQr factorize(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& g
   if (method == Method::shifted_cholesky_qr3) return cholesky_qr(backend, h, gram, 3, true);
   // A residual that is small against `reference_norms` needs the column-wise test of CGS2. sqrt(1e-13) = 3e-7 is far
   // above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2 too.
-  const double condition = reciprocal_condition_squared(gram);
-  const bool well = reference_norms.empty() && condition > std::max(1e-13, tolerance * tolerance);
-  if (method == Method::automatic && well) {
-    // One pass leaves an error of about u cond^2 in double: for float that is often rounding already.
-    const bool once = unit_roundoff<double>() < 0.1 * unit_roundoff<T>() * condition;
-    return cholesky_qr(backend, h, gram, once ? 1 : 2, false);
+  if (method == Method::automatic && reference_norms.empty()) {
+    if (auto qr = factorize_at_once<T>(gram, tolerance)) return std::move(*qr);
+    const double condition = reciprocal_condition_squared(gram);
+    if (condition > std::max(1e-13, tolerance * tolerance)) {
+      return cholesky_qr(backend, h, gram, one_pass_is_exact<T>(condition) ? 1 : 2, false);
+    }
   }
   QrFactor qr = cgs2(backend, h, reference_norms, tolerance);
   return {qr.rank, std::move(qr.r), identity(qr.rank)};
@@ -256,8 +295,8 @@ QrFactor orthonormalize_in_range(const B& backend, MatrixView<T> h, const Eigen:
                                  Orthonormalization method, double tolerance, std::span<const double> reference_norms) {
   DeferredQr qr = factorize(backend, h, gram, method, tolerance, reference_norms);
   const MatrixView<T> q = h.columns(0, qr.rank);
-  if (distance_from_identity(qr.pending) != 0) backend.multiply(q, qr.pending);
-  polish(backend, q, qr.r);
+  const bool complete = distance_from_identity(qr.pending) == 0;
+  polish(backend, q, complete ? gram_of(backend, q) : backend.multiply(MatrixView<const T>(q), qr.pending, q), qr.r);
   return {qr.rank, std::move(qr.r)};
 }
 
@@ -275,7 +314,7 @@ requires Backend<B, T> QrFactor orthonormalize(const B& backend, MatrixView<T> h
                                                double tolerance = -1, std::span<const double> reference_norms = {}) {
   if (h.cols == 0) return {0, Eigen::MatrixXd(0, 0)};
   if (tolerance < 0) tolerance = default_relative_tolerance<T>(h.cols);
-  Eigen::MatrixXd gram = backend.gram(MatrixView<const T>(h), MatrixView<const T>(h));
+  Eigen::MatrixXd gram = detail::gram_of(backend, h);
   const Eigen::VectorXd factors = detail::bring_into_range(backend, h, gram);
   std::vector<double> references(reference_norms.begin(), reference_norms.end());
   for (std::size_t j = 0; j < references.size(); ++j) references[j] /= detail::values(factors)[j];

@@ -107,6 +107,12 @@ inline void assign(Column to, ConstColumn from) { std::copy(from.begin(), from.e
   assign(values(result), values(a).first(static_cast<std::size_t>(result.size())));
   return result;
 }
+/// The last `cols` columns.
+[[gnu::noinline]] inline Eigen::MatrixXd trailing_columns(const Eigen::MatrixXd& a, Eigen::Index cols) {
+  Eigen::MatrixXd result(a.rows(), cols);
+  assign(values(result), values(a).last(static_cast<std::size_t>(result.size())));
+  return result;
+}
 /// The first `size` values; missing ones are zero.
 [[gnu::noinline]] inline Eigen::VectorXd leading(const Eigen::VectorXd& x, Eigen::Index size) {
   Eigen::VectorXd result = zeros(size);
@@ -128,12 +134,25 @@ inline void assign(Column to, ConstColumn from) { std::copy(from.begin(), from.e
   }
   return result;
 }
+/// The columns of a before those of b.
+[[gnu::noinline]] inline Eigen::MatrixXd side_by_side(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b) {
+  Eigen::MatrixXd result(a.rows(), a.cols() + b.cols());
+  assign(values(result), values(a));
+  assign(values(result).last(static_cast<std::size_t>(b.size())), values(b));
+  return result;
+}
 [[gnu::noinline]] inline Eigen::MatrixXd transposed(const Eigen::MatrixXd& a) {
   Eigen::MatrixXd result(a.cols(), a.rows());
   for (Eigen::Index j = 0; j < a.cols(); ++j) {
     for (Eigen::Index i = 0; i < a.rows(); ++i) at(result, j, i) = at(a, i, j);
   }
   return result;
+}
+
+/// [a, b; b^T, c]
+[[gnu::noinline]] inline Eigen::MatrixXd bordered(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b,
+                                                  const Eigen::MatrixXd& c) {
+  return side_by_side(stacked(a, transposed(b)), stacked(b, c));
 }
 
 /// a b

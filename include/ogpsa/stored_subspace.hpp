@@ -156,9 +156,8 @@ template <class T, class B>
 Subspace<T, B> StoredSubspace<T, B>::restore() const {
   auto q = backend_.template matrix<T>(dimension_, rank());
   backend_.decode(basis(), q.view());
-  if (rank() > 0) backend_.multiply(q.view(), normalizer_);
   Eigen::MatrixXd r = detail::identity(rank());
-  detail::polish(backend_, q.view(), r);
+  detail::polish(backend_, q.view(), backend_.multiply(MatrixView<const T>(q.view()), normalizer_, q.view()), r);
   const Eigen::MatrixXd objectives = detail::small_transposed_product(detail::inverse_upper(r), objectives_);
   return Subspace<T, B>::from_parts(std::move(q), singular_values_, objectives, objective_norms_, backend_);
 }

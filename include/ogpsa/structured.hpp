@@ -200,7 +200,7 @@ class KroneckerFactor {
     const Index k = std::min(vectors.cols(), select_rank(singular, dimension_, tolerance, rank));
     vectors.resize_columns(k);
     Eigen::MatrixXd ignored = detail::identity(k);
-    detail::polish(backend_, vectors.view(), ignored);
+    detail::polish(backend_, vectors.view(), detail::gram_of(backend_, vectors.view()), ignored);
     singular = detail::leading(singular, k);
     detail::scale(detail::values(singular), std::ldexp(1.0, exponent()));
     return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);

@@ -53,18 +53,29 @@ class Subspace {
   /// \throws InvalidArgument for a wrong number of rows; NonFiniteError; NumericalError (see Orthonormalization).
   void replace(Matrix gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
     ogpsa::check(rank);
-    Columns columns = prepare(gradients, options);
+    Columns columns = measure(gradients.view(), options);
+    bring_into_range(gradients, columns, options);
     const double tolerance = default_relative_tolerance<T>(gradients.cols());
     const auto qr = detail::factorize(backend_, gradients.view(), columns.gram, options.method, tolerance, {});
-    const Eigen::MatrixXd coordinates = columns.unscale(qr.r);
-    const auto svd = detail::small_svd(coordinates);
-    const Index k = select_rank(svd.s, dimension(), tolerance, rank);
-    const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, k);
-    rotate(gradients, qr.rank, detail::small_product(qr.pending, rotation));
-    basis_ = std::move(gradients);
-    singular_values_ = detail::leading(svd.s, k);
-    objectives_ = detail::small_transposed_product(rotation, coordinates);
-    objective_norms_ = std::move(columns.norms);
+    const MatrixView<const T> from = gradients.view();
+    take(from, std::move(gradients), qr, columns, rank);
+  }
+  /// The same from gradients that stay as they are. They are read twice, and the basis is written once, unless their
+  /// condition or range, or the chosen method, asks for a copy to work on.
+  void replace(MatrixView<const T> gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
+    ogpsa::check(rank);
+    Columns columns = measure(gradients, options);
+    const double tolerance = default_relative_tolerance<T>(gradients.cols);
+    const bool automatic = options.method == Orthonormalization::automatic;
+    if (automatic && detail::in_range(columns.gram)) {
+      if (const auto qr = detail::factorize_at_once<T>(columns.gram, tolerance)) {
+        columns.weigh(options);
+        return take(gradients, {}, *qr, columns, rank);
+      }
+    }
+    Matrix copy = backend_.template unfilled_matrix<T>(gradients.rows, gradients.cols);
+    backend_.copy(gradients, copy.view());
+    replace(std::move(copy), rank, options);
   }
 
   /// Adds the directions of `columns` (n x p, consumed) that the subspace does not hold yet; none is forgotten.
@@ -126,155 +137,51 @@ class Subspace {
     Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const {
       return detail::scaled_columns(r, detail::values(factors));
     }
+    void weigh(const EstimateOptions& options);
   };
 
-  Columns prepare(Matrix& gradients, const EstimateOptions& options) const;
+  /// [Q, columns as factorised] = B r with B = [Q, the first `added` of the columns as they are now] pending.
+  struct Extension {
+    Index added = 0;
+    Eigen::MatrixXd r;
+    Eigen::MatrixXd pending;
+  };
+
+  Columns measure(MatrixView<const T> gradients, const EstimateOptions& options) const;
+  void bring_into_range(Matrix& gradients, Columns& columns, const EstimateOptions& options) const {
+    columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
+    columns.weigh(options);
+  }
+  void take(MatrixView<const T> gradients, Matrix memory, const detail::DeferredQr& qr, Columns& columns,
+            const RankOptions& rank);
+  Extension extend(MatrixView<T> columns, const Columns& measured, Orthonormalization method) const;
   void fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
             std::span<const Index> objectives);
   void set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added, const Eigen::VectorXd& norms,
                       std::span<const Index> slots);
 
-  /// The first `cols` columns of q, times a matrix that makes them orthonormal or keeps them so, become all of q.
-  /// \returns R: the product is q R.
-  Eigen::MatrixXd rotate(Matrix& q, Index cols, const Eigen::MatrixXd& rotation) const {
-    if (rotation.cols() > 0) backend_.multiply(q.view().columns(0, cols), rotation);
-    q.resize_columns(rotation.cols());
+  /// to <- from * rotation, which makes it orthonormal or keeps it so; `to` may be the first columns of `from`.
+  /// \returns R, with the product q R, and the Gram matrix of q
+  std::pair<Eigen::MatrixXd, Eigen::MatrixXd> rotate(MatrixView<const T> from, const Eigen::MatrixXd& rotation,
+                                                     MatrixView<T> to) const {
     Eigen::MatrixXd r = detail::identity(rotation.cols());
-    detail::polish(backend_, q.view(), r);
-    return r;
+    Eigen::MatrixXd gram = detail::polish(backend_, to, backend_.multiply(from, rotation, to), r);
+    return {std::move(r), std::move(gram)};
   }
   void keep_leading(Index k) {
     basis_.resize_columns(k);
+    gram_ = detail::leading_columns(detail::leading_rows(gram_, k), k);
     singular_values_ = detail::leading(singular_values_, k);
     if (objectives_.size() > 0) objectives_ = detail::leading_rows(objectives_, k);
   }
 
   B backend_;
   Matrix basis_;
+  Eigen::MatrixXd gram_;  // Q^T Q, the identity but for roundings
   Eigen::VectorXd singular_values_;
   Eigen::MatrixXd objectives_;
   Eigen::VectorXd objective_norms_;
 };
-
-template <class T, class B>
-auto Subspace<T, B>::prepare(Matrix& gradients, const EstimateOptions& options) const -> Columns {
-  const std::string where = detail::text({options.name.empty() ? "" : " of block '", options.name, "'"});
-  if (gradients.rows() != dimension()) {
-    throw InvalidArgument(detail::text({"ogpsa: reference gradients", where, " have ", gradients.rows(),
-                                        " elements, but the subspace lies in R^", dimension()}));
-  }
-  const Index m = gradients.cols();
-  const auto view = MatrixView<const T>(gradients.view());
-  Columns columns{backend_.gram(view, view), detail::zeros(m), {}};
-  if (!detail::in_range(columns.gram)) {
-    if (const Entry bad = backend_.first_non_finite(view); bad.found()) {
-      throw NonFiniteError(detail::text(
-          {"ogpsa: reference gradients", where, ": element ", bad.row, " of column ", bad.col,
-           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)"}));
-    }
-  }
-  columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
-  for (Index j = 0; j < m; ++j) {
-    const double norm = std::sqrt(detail::at(columns.gram, j, j));
-    double& factor = detail::at(columns.factors, j);
-    if (options.normalize_columns) factor = norm > 0 ? 1 / norm : 0.0;
-    detail::at(columns.norms, j) = norm * factor;
-  }
-  return columns;
-}
-
-template <class T, class B>
-void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
-                          std::span<const Index> objectives) {
-  const Columns prepared = prepare(columns, options);
-  const Index k = this->rank();
-  const Index p = columns.cols();
-  if (p == 0) return;
-  const MatrixView<const T> q = basis_.view();
-  // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
-  const Eigen::VectorXd norms = detail::column_norms(prepared.gram);
-  Eigen::MatrixXd c = detail::zeros(k, p);
-  for (int pass = 0; pass < 2 && k > 0; ++pass) {
-    const Eigen::MatrixXd correction = backend_.gram(q, MatrixView<const T>(columns.view()));
-    backend_.subtract_product(columns.view(), q, correction);
-    detail::add_scaled(detail::values(c), 1, detail::values(correction));
-  }
-  const auto residual = MatrixView<const T>(columns.view());
-  const QrFactor qr =
-      detail::orthonormalize_in_range(backend_, columns.view(), backend_.gram(residual, residual), options.method,
-                                      default_relative_tolerance<T>(k + p), detail::values(norms));
-  const MatrixView<T> added = columns.view().columns(0, qr.rank);
-  if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
-    backend_.subtract_product(added, q, backend_.gram(q, MatrixView<const T>(added)));
-    Eigen::MatrixXd ignored = detail::identity(qr.rank);
-    detail::polish(backend_, added, ignored);
-  }
-  const Eigen::MatrixXd coordinates = detail::stacked(prepared.unscale(c), prepared.unscale(qr.r));
-  Eigen::MatrixXd core = detail::zeros(k + qr.rank, k + p);
-  for (Index i = 0; i < k; ++i) detail::at(core, i, i) = forgetting * detail::at(singular_values_, i);
-  for (Index j = 0; j < p; ++j) detail::assign(detail::column(core, k + j), detail::column(coordinates, j));
-  const auto svd = detail::small_svd(core);
-  const Index found = svd.s.size();
-  const Index kept = rank ? select_rank(svd.s, dimension(), default_relative_tolerance<T>(k + p), *rank) : found;
-  const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, kept);
-
-  // In place: all that may fail is behind us, but for a lack of memory, which leaves the basis as it was.
-  basis_.resize_columns(k + qr.rank);
-  if (qr.rank > 0) backend_.copy(MatrixView<const T>(added), basis_.view().columns(k, qr.rank));
-  const Eigen::MatrixXd r = rotate(basis_, k + qr.rank, rotation);
-  // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
-  const Eigen::MatrixXd turn = detail::small_product(rotation, detail::inverse_upper(r));
-  const Eigen::MatrixXd old = detail::leading_rows(objectives_, k + qr.rank);
-  singular_values_ = detail::leading(svd.s, kept);
-  set_objectives(detail::small_transposed_product(turn, old), detail::small_transposed_product(turn, coordinates),
-                 prepared.norms, objectives);
-}
-
-template <class T, class B>
-void Subspace<T, B>::set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added,
-                                    const Eigen::VectorXd& norms, std::span<const Index> slots) {
-  Index count = rotated.cols();
-  for (const Index slot : slots) count = std::max(count, slot + 1);
-  objectives_ = detail::zeros(this->rank(), count);
-  std::copy_n(rotated.data(), rotated.size(), objectives_.data());
-  objective_norms_ = detail::leading(objective_norms_, count);
-  for (std::size_t j = 0; j < slots.size(); ++j) {
-    if (slots[j] < 0) continue;
-    detail::assign(detail::column(objectives_, slots[j]), detail::column(added, static_cast<Index>(j)));
-    detail::at(objective_norms_, slots[j]) = detail::values(norms)[j];
-  }
-}
-
-template <class T, class B>
-Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular_values, Eigen::MatrixXd objectives,
-                                          Eigen::VectorXd objective_norms, B backend) {
-  const Index k = basis.cols();
-  if (singular_values.size() != k || (objectives.size() > 0 && objectives.rows() != k) ||
-      objective_norms.size() != objectives.cols()) {
-    throw InvalidArgument(
-        detail::text({"ogpsa: a basis of ", detail::size_text(basis.rows(), k), " needs ", k,
-                      " singular values and objectives of ", k, " rows, but has ", singular_values.size(), " and ",
-                      detail::size_text(objectives.rows(), objectives.cols())}));
-  }
-  const auto singular = detail::values(singular_values);
-  if (!detail::all_finite(singular) || std::any_of(singular.begin(), singular.end(), [](double s) { return s < 0; }) ||
-      !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms))) {
-    throw InvalidArgument("ogpsa: singular values must be finite and not negative, and objectives finite");
-  }
-  const auto q = MatrixView<const T>(basis.view());
-  const double error = detail::distance_from_identity(backend.gram(q, q));
-  if (!(error <= 16 * detail::unit_roundoff<T>())) {
-    throw InvalidArgument(
-        detail::text({"ogpsa: the columns of a basis of ", detail::size_text(basis.rows(), k),
-                      " are not orthonormal (max |Q^T Q - I| = ", error, "); use Subspace::replace to make them so"}));
-  }
-  Subspace result(basis.rows(), std::move(backend));
-  result.basis_ = std::move(basis);
-  result.singular_values_ = std::move(singular_values);
-  result.objectives_ = std::move(objectives);
-  result.objective_norms_ = std::move(objective_norms);
-  return result;
-}
 
 /// Subspace of the reference gradients in the columns of an Eigen matrix (n x m, float or double).
 ///
@@ -286,15 +193,20 @@ template <class B = EigenBackend, class Derived>
 auto estimate(const Eigen::MatrixBase<Derived>& gradients, const RankOptions& rank = {},
               const EstimateOptions& options = {}, B backend = {}) {
   using T = typename Derived::Scalar;
-  auto columns = backend.template matrix<T>(gradients.rows(), gradients.cols());
   // Column-major memory is read in place, anything else evaluated.
   const Eigen::Ref<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>> values(gradients.derived());
-  for (Index j = 0; j < values.cols(); ++j) {
-    const std::span<const T> column(values.col(j).data(), static_cast<std::size_t>(values.rows()));
-    backend.from_host(column, columns.view().columns(j, 1));
+  const MatrixView<const T> view(values.data(), values.rows(), values.cols(), values.outerStride());
+  Subspace<T, B> subspace(view.rows, backend);
+  if constexpr (B::works_on_host_memory) {
+    subspace.replace(view, rank, options);
+  } else {
+    auto columns = backend.template unfilled_matrix<T>(view.rows, view.cols);
+    for (Index j = 0; j < view.cols; ++j) {
+      const std::span<const T> column(view.data + j * view.stride, static_cast<std::size_t>(view.rows));
+      backend.from_host(column, columns.view().columns(j, 1));
+    }
+    subspace.replace(std::move(columns), rank, options);
   }
-  Subspace<T, B> subspace(gradients.rows(), backend);
-  subspace.replace(std::move(columns), rank, options);
   return subspace;
 }
 
@@ -303,11 +215,17 @@ template <class T, class B = EigenBackend>
 requires(std::is_same_v<std::remove_const_t<T>, float> || std::is_same_v<std::remove_const_t<T>, double>) auto estimate(
     MatrixView<T> gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}, B backend = {}) {
   using S = std::remove_const_t<T>;
-  auto columns = backend.template matrix<S>(gradients.rows, gradients.cols);
-  backend.copy(MatrixView<const S>(gradients), columns.view());
   Subspace<S, B> subspace(gradients.rows, backend);
-  subspace.replace(std::move(columns), rank, options);
+  if constexpr (B::works_on_host_memory) {
+    subspace.replace(MatrixView<const S>(gradients), rank, options);
+  } else {
+    auto columns = backend.template unfilled_matrix<S>(gradients.rows, gradients.cols);
+    backend.copy(MatrixView<const S>(gradients), columns.view());
+    subspace.replace(std::move(columns), rank, options);
+  }
   return subspace;
 }
 
 }  // namespace ogpsa
+
+#include "ogpsa/subspace_impl.hpp"

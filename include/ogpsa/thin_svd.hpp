@@ -19,9 +19,8 @@ requires Backend<B, T> ThinSvd thin_svd(const B& backend, MatrixView<T> h,
   const QrFactor qr = orthonormalize(backend, h, method);
   const auto small = detail::small_svd(qr.r);
   const MatrixView<T> q = h.columns(0, qr.rank);
-  if (qr.rank > 0) backend.multiply(q, small.u);
   Eigen::MatrixXd ignored = detail::identity(qr.rank);
-  detail::polish(backend, q, ignored);
+  detail::polish(backend, q, backend.multiply(MatrixView<const T>(q), small.u, q), ignored);
   return {small.s, small.v};
 }
 

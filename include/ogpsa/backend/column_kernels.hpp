@@ -13,14 +13,14 @@ namespace ogpsa::detail {
 /// Columns that are taken at a time on each side of a product.
 inline constexpr Index kColumns = 4;
 
-/// sums[i + 4 j] <- sum over n rows of a_i b_j, for four columns each.
-template <class T>
+/// sums[i + 4 j] <- sum over n rows of a_i b_j, for four columns a_i and `Right` (1 or 4) columns b_j.
+template <class T, int Right>
 struct DotsKernel {
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const T* const* a, const T* const* b, Index n, double* sums) {
     using V = Vector<double, Bytes>;
     typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
-    typename V::Type lanes[kColumns][kColumns] = {};
+    typename V::Type lanes[Right][kColumns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
       typename V::Type x[kColumns];
@@ -29,13 +29,13 @@ struct DotsKernel {
         x[i] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(a[i] + r), typename V::Type);
       }
 #pragma GCC unroll 4
-      for (Index j = 0; j < kColumns; ++j) {
+      for (Index j = 0; j < Right; ++j) {
         const auto y = __builtin_convertvector(*reinterpret_cast<const Narrow*>(b[j] + r), typename V::Type);
 #pragma GCC unroll 4
         for (Index i = 0; i < kColumns; ++i) lanes[j][i] += x[i] * y;
       }
     }
-    for (Index j = 0; j < kColumns; ++j) {
+    for (Index j = 0; j < Right; ++j) {
       for (Index i = 0; i < kColumns; ++i) {
         double sum = 0;
         for (Index l = 0; l < V::size; ++l) sum += lanes[j][i][l];
@@ -43,6 +43,65 @@ struct DotsKernel {
         sums[i + kColumns * j] = sum;
       }
     }
+  }
+};
+
+/// sums[i + 4 j] <- sum over n rows of a_i a_j, for `Columns` (2 or 4) columns and i >= j.
+template <class T, int Columns>
+struct SquareKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const T* const* a, Index n, double* sums) {
+    using V = Vector<double, Bytes>;
+    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+    typename V::Type lanes[Columns][Columns] = {};
+    Index r = 0;
+    for (; r + V::size <= n; r += V::size) {
+      typename V::Type x[Columns];
+#pragma GCC unroll 4
+      for (Index i = 0; i < Columns; ++i) {
+        x[i] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(a[i] + r), typename V::Type);
+      }
+#pragma GCC unroll 4
+      for (Index j = 0; j < Columns; ++j) {
+#pragma GCC unroll 4
+        for (Index i = j; i < Columns; ++i) lanes[j][i] += x[i] * x[j];
+      }
+    }
+    for (Index j = 0; j < Columns; ++j) {
+      for (Index i = j; i < Columns; ++i) {
+        double sum = 0;
+        for (Index l = 0; l < V::size; ++l) sum += lanes[j][i][l];
+        for (Index rest = r; rest < n; ++rest) sum += static_cast<double>(a[i][rest]) * static_cast<double>(a[j][rest]);
+        sums[i + kColumns * j] = sum;
+      }
+    }
+  }
+};
+
+/// sum_i + carry_i <- sum_i + carry_i + x_i for n sums that carry what they lose (Knuth's exact sum of two numbers).
+struct CarriedSumKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const double* x, double* sum, double* carry, Index n) {
+    using V = Vector<double, Bytes>;
+    Index i = 0;
+    for (; i + V::size <= n; i += V::size) {
+      add<typename V::Type, typename V::Unaligned>(x + i, sum + i, carry + i);
+    }
+    for (; i < n; ++i) add<double, double>(x + i, sum + i, carry + i);
+  }
+
+ private:
+  template <class V, class Memory>
+  OGPSA_ALWAYS_INLINE static void add(const double* x, double* sum, double* carry) {
+    const V a = *reinterpret_cast<const Memory*>(sum), b = *reinterpret_cast<const Memory*>(x);
+    V total = a + b;
+    V above = fenced(total) - a;
+    V rest = total - fenced(above);
+    V lost = a - fenced(rest);
+    V missing = b - above;
+    lost = fenced(lost) + fenced(missing);
+    *reinterpret_cast<Memory*>(carry) += fenced(lost);
+    *reinterpret_cast<Memory*>(sum) = total;
   }
 };
 

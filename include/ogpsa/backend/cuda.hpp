@@ -58,6 +58,11 @@ class CudaBackend {
   CudaMatrix<T> matrix(Index rows, Index cols) const {
     return {rows, cols, context_};
   }
+  static constexpr bool works_on_host_memory = false;
+  template <class T>
+  CudaMatrix<T> unfilled_matrix(Index rows, Index cols) const {
+    return {rows, cols, context_};
+  }
   template <class T>
   void keep_on_host(CudaMatrix<T>& matrix, bool on_host) const {
     matrix.keep_on_host(on_host);
@@ -181,8 +186,9 @@ class CudaBackend {
     return product;
   }
   template <class T>
-  void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) const {
-    detail::cuda::multiply(session(), a, x);
+  Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) const {
+    detail::cuda::multiply(session(), a, x, to);
+    return gram(MatrixView<const T>(to), MatrixView<const T>(to));
   }
   template <class T>
   void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {

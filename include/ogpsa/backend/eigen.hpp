@@ -36,6 +36,9 @@ class EigenBackend {
     detail::parallel_for(count, f);
   }
 
+  /// Memory of the caller may stand for a matrix of this backend.
+  static constexpr bool works_on_host_memory = true;
+
   template <class T>
   HostMatrix<T> matrix(Index rows, Index cols) const {
     return {rows, cols};
@@ -43,6 +46,10 @@ class EigenBackend {
   /// Nothing to do: this is the host.
   template <class T>
   void keep_on_host(HostMatrix<T>&, bool) const {}
+  template <class T>
+  HostMatrix<T> unfilled_matrix(Index rows, Index cols) const {
+    return HostMatrix<T>::unfilled(rows, cols);
+  }
   template <class T>
   void copy(MatrixView<const T> from, MatrixView<T> to) const {
     detail::as_eigen(to) = detail::as_eigen(from);
@@ -154,8 +161,10 @@ class EigenBackend {
     return product;
   }
   template <class T>
-  void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) const {
-    detail::multiply(a, x);
+  Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) const {
+    Eigen::MatrixXd squares = detail::multiply(a, x, to);
+    all_reduce({squares.data(), static_cast<std::size_t>(squares.size())});
+    return squares;
   }
   template <class T>
   void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {

@@ -16,6 +16,12 @@ class HostMatrix {
  public:
   HostMatrix() = default;
   HostMatrix(Index rows, Index cols) : rows_(rows) { resize_columns(cols); }
+  /// One whose values are all to be written before they are read.
+  static HostMatrix unfilled(Index rows, Index cols) {
+    HostMatrix result(rows, 0);
+    result.allocate_columns(cols);
+    return result;
+  }
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
@@ -26,6 +32,13 @@ class HostMatrix {
 
   /// Keeps the first `cols` columns; new ones are zero.
   void resize_columns(Index cols) {
+    const auto before = std::min(values_.size(), static_cast<std::size_t>(rows_ * cols));
+    allocate_columns(cols);
+    std::fill(values_.begin() + static_cast<std::ptrdiff_t>(before), values_.end(), T());
+  }
+
+ private:
+  void allocate_columns(Index cols) {
     const auto size = static_cast<std::size_t>(rows_ * cols);
     const auto more = size + static_cast<std::size_t>(rows_), twice = 2 * values_.capacity();
     if (size > values_.capacity()) values_.reserve(std::max(more, twice));
@@ -33,7 +46,6 @@ class HostMatrix {
     cols_ = cols;
   }
 
- private:
   Index rows_ = 0;
   Index cols_ = 0;
   std::vector<T, detail::HostAllocator<T>> values_;

@@ -30,6 +30,8 @@ struct HostAllocator {
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, std::size_t count) { ::operator delete(memory, std::align_val_t(alignment(count))); }
+  /// Elements that are given no value are not set to zero.
+  void construct(T* at) { ::new (static_cast<void*>(at)) T; }
 
   friend bool operator==(const HostAllocator&, const HostAllocator&) { return true; }
 

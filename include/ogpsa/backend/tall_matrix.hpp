@@ -24,24 +24,14 @@ Index panel_rows(Index cols) {
   return std::clamp<Index>(16384 / std::max<Index>(cols, 1), 64, sizeof(T) == 8 ? 64 : 256);
 }
 
-/// A sum of matrices whose error does not grow with their number (Neumaier 1974).
+/// A sum of matrices whose error does not grow with their number.
 class CompensatedSum {
  public:
   CompensatedSum() = default;
   CompensatedSum(Index rows, Index cols) : sum_(zeros(rows, cols)), carry_(sum_) {}
 
   void add(const Eigen::MatrixXd& x) {
-    const Column sum = values(sum_), carry = values(carry_);
-    const ConstColumn more = values(x);
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      const double a = sum[i], b = more[i];
-      const bool larger = std::abs(a) >= std::abs(b);
-      double total = a + b;
-      double lost = (larger ? a : b) - fenced(total);
-      lost = fenced(lost) + (larger ? b : a);
-      carry[i] += fenced(lost);
-      sum[i] = total;
-    }
+    run_best<CarriedSumKernel>(x.data(), sum_.data(), carry_.data(), static_cast<Index>(x.size()));
   }
   void add(const CompensatedSum& other) {
     add(other.sum_);
@@ -68,20 +58,29 @@ void for_each_panel(const Segments& segments, Index s, Index cols, F&& f) {
 /// `product` <- a^T b of one panel, the lower triangle only where both are the same.
 template <class T>
 void panel_dots(MatrixView<const T> a, MatrixView<const T> b, bool same, Eigen::MatrixXd& product) {
-  double dots[kColumns * kColumns];
+  double memory[kColumns * kColumns];
+  double* const dots = memory;
   const auto columns = [](MatrixView<const T> m, Index first, const T** to) {  // the last ones again for missing ones
     for (Index i = 0; i < kColumns; ++i) to[i] = m.data + std::min(first + i, m.cols - 1) * m.stride;
   };
   for (Index j = 0; j < b.cols; j += kColumns) {
-    const T* right[kColumns];
-    columns(b, j, right);
+    const T *first[kColumns], *other[kColumns];
+    columns(b, j, first);
+    const T* const* const right = first;
     for (Index i = same ? j : 0; i < a.cols; i += kColumns) {
-      const T* left[kColumns];
-      columns(a, i, left);
-      run_best<DotsKernel<T>>(static_cast<const T* const*>(left), static_cast<const T* const*>(right), a.rows,
-                              static_cast<double*>(dots));
-      for (Index l = 0; l < std::min(kColumns, b.cols - j); ++l) {
-        for (Index r = 0; r < std::min(kColumns, a.cols - i); ++r) at(product, i + r, j + l) = dots[r + kColumns * l];
+      columns(a, i, other);
+      const T* const* const left = other;
+      const Index wide = std::min(kColumns, b.cols - j), high = std::min(kColumns, a.cols - i);
+      const bool square = same && i == j;
+      if (square) {
+        wide <= 2 ? run_best<SquareKernel<T, 2>>(right, a.rows, dots)
+                  : run_best<SquareKernel<T, 4>>(right, a.rows, dots);
+      } else {
+        wide == 1 ? run_best<DotsKernel<T, 1>>(left, right, a.rows, dots)
+                  : run_best<DotsKernel<T, 4>>(left, right, a.rows, dots);
+      }
+      for (Index l = 0; l < wide; ++l) {
+        for (Index r = square ? l : 0; r < high; ++r) at(product, i + r, j + l) = dots[r + kColumns * l];
       }
     }
   }
@@ -114,29 +113,47 @@ MatrixView<const T> panel_of(const BasisView<T>& a, Index first, Index count, De
   return view_of(std::as_const(memory));
 }
 
-/// a^T b (a.cols x b.cols)
+/// Memory of a task for two panels.
 template <class T>
-Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
-  CompensatedSum total(a.cols, b.cols);
-  if (a.cols == 0 || b.cols == 0) return total.value();
-  const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
-  const Segments segments = row_segments(a.rows);
+struct PanelMemory {
+  Dense<T> left, right;
+};
+
+/// The sum (p x q) of what f(first row, rows, memory, product) leaves in `product` for each panel of `rows` x `cols`.
+/// Of a symmetric one that is the lower triangle.
+template <class T, class F>
+Eigen::MatrixXd sum_over_panels(Index rows, Index cols, Index p, Index q, bool symmetric, F&& f) {
+  CompensatedSum total(p, q);
+  if (p == 0 || q == 0) return total.value();
+  const Segments segments(rows, kGranule, 8 * kGranule, 64);
   std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
-  parallel_for(segments.count, (a.cols + b.cols) * a.rows >= kWorthThreads, [&](Index s) {
-    Eigen::MatrixXd product = zeros(a.cols, b.cols);
-    Dense<T> left, right;
-    for_each_panel<T>(segments, s, a.cols + b.cols, [&](Index first, Index count) {
-      const auto pa = panel_of(a, first, count, left), pb = same ? pa : panel_of(b, first, count, right);
-      panel_dots(pa, pb, same, product);
-      parts[static_cast<std::size_t>(s)].add(product);
+  parallel_for(segments.count, cols * rows >= kWorthThreads, [&](Index s) {
+    Eigen::MatrixXd product = zeros(p, q);
+    PanelMemory<T> memory;
+    CompensatedSum sum(p, q);
+    for_each_panel<T>(segments, s, cols, [&](Index first, Index count) {
+      f(first, count, memory, product);
+      sum.add(product);
     });
+    parts[static_cast<std::size_t>(s)] = std::move(sum);
   });
   for (const auto& part : parts) total.add(part);
   Eigen::MatrixXd result = total.value();
-  for (Index j = 0; same && j < b.cols; ++j) {
+  for (Index j = 0; symmetric && j < q; ++j) {
     for (Index i = 0; i < j; ++i) at(result, i, j) = at(result, j, i);
   }
   return result;
+}
+
+/// a^T b (a.cols x b.cols)
+template <class T>
+Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
+  const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
+  const auto panel = [&](Index first, Index count, PanelMemory<T>& memory, Eigen::MatrixXd& product) {
+    const auto left = panel_of(a, first, count, memory.left);
+    panel_dots(left, same ? left : panel_of(b, first, count, memory.right), same, product);
+  };
+  return sum_over_panels<T>(a.rows, a.cols + b.cols, a.cols, b.cols, same, panel);
 }
 
 /// The columns of q rounded to `storage`, one after the other, and their scales.
@@ -170,20 +187,24 @@ void combine(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<const T
   });
 }
 
-/// First x.cols() columns of a <- a x
+/// to <- a x, where `to` may be the first columns of a. \returns to^T to, of each panel while it is in the cache
 template <class T>
-void multiply(MatrixView<T> a, const Eigen::MatrixXd& x) {
-  const Segments segments = row_segments(a.rows);
-  parallel_for(segments.count, a.cols * a.rows >= kWorthThreads, [&](Index s) {
-    std::vector<T> product;
-    for_each_panel<T>(segments, s, a.cols + x.cols(), [&](Index first, Index count) {
-      product.resize(static_cast<std::size_t>(count * x.cols()));
-      combine<T>(a.row_range(first, count), x, {}, {product.data(), count, x.cols()});
-      for (Index j = 0; j < x.cols(); ++j) {
-        std::copy_n(product.data() + j * count, count, a.data + j * a.stride + first);
-      }
-    });
-  });
+Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) {
+  const bool in_place = a.data == to.data;
+  const Index cols = to.cols;
+  return sum_over_panels<T>(a.rows, a.cols + cols, cols, cols, true,
+                            [&](Index first, Index count, PanelMemory<T>& memory, Eigen::MatrixXd& product) {
+                              MatrixView<T> rows = to.row_range(first, count);
+                              if (in_place) {
+                                memory.left.resize(count, cols);
+                                rows = view_of(memory.left);
+                              }
+                              combine<T>(a.row_range(first, count), x, {}, rows);
+                              panel_dots<T>(rows, rows, true, product);
+                              for (Index j = 0; in_place && j < cols; ++j) {
+                                std::copy_n(rows.data + j * rows.stride, count, to.data + j * to.stride + first);
+                              }
+                            });
 }
 
 /// a <- a - q c

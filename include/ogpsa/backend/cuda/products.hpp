@@ -85,9 +85,9 @@ Eigen::MatrixXd gram(const Session& session, MatrixView<const T> a, MatrixView<c
   return Eigen::Map<const Eigen::MatrixXd>(host.data(), a.cols, b.cols);
 }
 
-/// First x.cols() columns of a <- a x
+/// to <- a x, where `to` may be the first columns of a
 template <class T>
-void multiply(const Session& session, MatrixView<T> a, const Eigen::MatrixXd& x) {
+void multiply(const Session& session, MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) {
   if (a.empty() || x.cols() == 0) return;
   const CublasSession cublas(*session);
   const double* factor = session->upload(kFactors, x.data(), x.size());
@@ -95,11 +95,11 @@ void multiply(const Session& session, MatrixView<T> a, const Eigen::MatrixXd& x)
   double* product = session->scratch<double>(kProduct, most * x.cols());
   for (Index first = 0; first < a.rows; first += most) {
     const Index count = std::min(most, a.rows - first);
-    const MatrixView<T> rows = a.row_range(first, count);
-    const auto panel = in_double(session, kPanel, MatrixView<const T>(rows));
+    const auto panel = in_double(session, kPanel, a.row_range(first, count));
     gemm<double>(cublas, count, x.cols(), a.cols, 1, {panel.data, panel.stride, 0}, {factor, x.rows(), 0}, 0, product,
                  count, 0, 1);
-    copy(session, strided(MatrixView<double>(product, count, x.cols())), strided(rows), count, x.cols());
+    copy(session, strided(MatrixView<double>(product, count, x.cols())), strided(to.row_range(first, count)), count,
+         x.cols());
   }
 }
 
