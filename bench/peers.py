@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Times of others at the same work: the published arithmetic and plain products in PyTorch, LAPACK through PyTorch,
-scikit-learn. Prints one JSON line a measurement: {"name", "milliseconds"}."""
+scikit-learn. Prints one JSON line a measurement: {"name", "milliseconds"} (of tall matrices also "orthogonality")."""
 
 import json
 import time
@@ -19,8 +19,8 @@ def best(function, seconds=1.0):
     return 1e3 * shortest
 
 
-def report(name, milliseconds):
-    print(json.dumps({"name": name, "milliseconds": milliseconds}), flush=True)
+def report(name, milliseconds, **more):
+    print(json.dumps({"name": name, "milliseconds": milliseconds, **more}), flush=True)
 
 
 def model_shapes():
@@ -76,16 +76,27 @@ def structured():
 
 
 def tall():
+    from scipy.linalg import qr
     from sklearn.decomposition import IncrementalPCA
     from sklearn.utils.extmath import randomized_svd
 
-    for n, m in ((100000, 2), (100000, 8), (1000000, 2), (1000000, 8), (1000000, 32)):
-        a = torch.randn(n, m)
-        report(f"torch.linalg.qr/n:{n}/m:{m}", best(lambda: torch.linalg.qr(a), 2))
-        report(f"torch.linalg.svd/n:{n}/m:{m}", best(lambda: torch.linalg.svd(a, full_matrices=False), 2))
-        if m == 8:
-            x = a.numpy()
-            report(f"sklearn randomized_svd/n:{n}/m:{m}", best(lambda: randomized_svd(x, m, random_state=0), 2))
+    def orthogonality(q):
+        gram = sum((part.astype(numpy.float64).T @ part for part in numpy.array_split(numpy.asarray(q), len(q) // 50000 + 1)))
+        return float(numpy.abs(gram - numpy.eye(gram.shape[0])).max())
+
+    # Column-major, as LAPACK wants it, and kept: each copies it or reads it.
+    sizes = [(n, m) for n in (10**5, 10**6, 10**7, 10**8) for m in (2, 4, 8, 16, 32, 64) if n * m <= 320e6]
+    for n, m in sizes:
+        a = torch.randn(m, n).T
+        x = a.numpy()
+        others = {"torch.linalg.qr": lambda: torch.linalg.qr(a)[0],
+                  "torch.linalg.svd": lambda: torch.linalg.svd(a, full_matrices=False)[0]}
+        if n * m <= 64e6:
+            others["LAPACK geqrf + orgqr (SciPy)"] = lambda: qr(x, mode="economic", check_finite=False)[0]
+            others["sklearn randomized_svd"] = lambda: randomized_svd(x, m, random_state=0)[0]
+        for name, function in others.items():
+            report(f"{name}/n:{n}/m:{m}", best(function, 2), orthogonality=orthogonality(function()))
+        if m == 8 and n <= 10**6:
             pca = IncrementalPCA(n_components=m)
             pca.partial_fit(x.T.copy())
             column = numpy.random.randn(m, n).astype(numpy.float32)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 folder = Path(sys.argv[1])
-ours, rates, counters, peers = {}, {}, {}, {}
+ours, rates, counters, peers, errors = {}, {}, {}, {}, {}
 for path in sorted(folder.glob("*.json")):
     for row in json.loads(path.read_text())["benchmarks"]:
         name = row["name"].replace("/real_time", "")
@@ -19,6 +19,8 @@ for path in sorted(folder.glob("*.json")):
 for line in (folder / "peers.jsonl").read_text().splitlines():
     row = json.loads(line)
     peers[row["name"]] = row["milliseconds"]
+    if "orthogonality" in row:
+        errors[row["name"]] = row["orthogonality"]
 
 
 def table(title, header, rows):
@@ -84,8 +86,12 @@ for name in ours:
                if f"{other}/n:{n}/m:{m}" in ours}
     update = what == "update_by_one"
     chosen = {o: t for o, t in others.items() if ("IncrementalPCA" in o) == update}
-    rows.append([what, n, m, ms(ours[name]), ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in chosen.items())])
-table("Tall matrices in float", ["", "n", "m", "time", "others: times our time"], rows)
+    worst = [f"{e:.0e}" for peer, e in errors.items() if peer.endswith(f"/n:{n}/m:{m}") and not update]
+    own = counters[name].get("orthogonality")
+    rows.append([what, n, m, ms(ours[name]), f"{min(chosen.values()) / ours[name]:.1f}" if chosen else "",
+                 ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in chosen.items()),
+                 f"{own:.0e}; {', '.join(worst)}" if own else ""])
+table("Tall matrices in float", ["", "n", "m", "time", "fastest other: times our time", "all others", "max |Q^T Q - I|: ours; others"], rows)
 
 rows = []
 for name in ours:
