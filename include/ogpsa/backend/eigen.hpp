@@ -52,7 +52,7 @@ class EigenBackend {
   }
   template <class T>
   void copy(MatrixView<const T> from, MatrixView<T> to) const {
-    detail::as_eigen(to) = detail::as_eigen(from);
+    for (Index j = 0; j < from.cols; ++j) std::copy_n(from.data + j * from.stride, from.rows, to.data + j * to.stride);
   }
   template <class T>
   void load(ConstTensorView tensor, MatrixView<T> to) const {
@@ -75,11 +75,11 @@ class EigenBackend {
   }
   template <class T>
   void to_host(MatrixView<const T> from, std::span<T> to) const {
-    detail::as_eigen(MatrixView<T>(to.data(), from.rows, from.cols)) = detail::as_eigen(from);
+    copy(from, MatrixView<T>(to.data(), from.rows, from.cols));
   }
   template <class T>
   void from_host(std::span<const T> from, MatrixView<T> to) const {
-    detail::as_eigen(to) = detail::as_eigen(MatrixView<const T>(from.data(), to.rows, to.cols));
+    copy(MatrixView<const T>(from.data(), to.rows, to.cols), to);
   }
 
   template <class T>

@@ -12,13 +12,6 @@ namespace ogpsa::detail {
 template <class T>
 using Dense = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
 
-/// A view as an Eigen map.
-template <class T>
-auto as_eigen(MatrixView<T> a) {
-  using M = std::conditional_t<std::is_const_v<T>, const Dense<std::remove_const_t<T>>, Dense<T>>;
-  return Eigen::Map<M, 0, Eigen::OuterStride<>>(a.data, a.rows, a.cols, Eigen::OuterStride<>(a.stride));
-}
-
 template <class T>
 MatrixView<T> view_of(Dense<T>& m) {
   return {m.data(), m.rows(), m.cols()};

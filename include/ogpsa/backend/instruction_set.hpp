@@ -43,8 +43,8 @@ enum class InstructionSet {
   avx512,    ///< AVX-512 F, BW, DQ, VL, 64-byte vectors
 };
 
-/// Of this processor.
-inline InstructionSet best_instruction_set() {
+/// Of this processor. Not inlined: each kernel's call would have the check of the static variable.
+[[gnu::noinline]] inline InstructionSet best_instruction_set() {
 #ifdef OGPSA_HAS_INSTRUCTION_SETS
   static const InstructionSet best = [] {
     __builtin_cpu_init();
