@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What each public header costs to compile, and four short programs, beside <Eigen/Dense>: seconds of processor time (user),
-# the least of several runs in turn, and the ratio to Eigen's. On a busy machine even these are rough (30 % and more).
+# What each public header costs to compile, and short programs, alone and with ogpsa::compiled, beside <Eigen/Dense>:
+# seconds of processor time (user), the least of several runs in turn, and the ratio to Eigen's. On a busy machine even
+# these are rough (30 % and more).
 #
 #   bench/compile_time.sh [RUNS]      RUNS (3) of each; CXX (g++), EIGEN (/usr/include/eigen3) and FLAGS (-O2) may be set
 set -euo pipefail
@@ -32,7 +33,14 @@ for header in error tensor_view backend/eigen rank orthonormalize thin_svd subsp
   names+=("<ogpsa/$header.hpp>")
   program["<ogpsa/$header.hpp>"]="#include <ogpsa/$header.hpp>"
 done
-names+=("estimate and project" "Projector" "Projector, structured")
+programs=("estimate and project" "Projector" "Projector, structured")
+names+=("${programs[@]}")
+for name in "${programs[@]}"; do
+  names+=("$name, with ogpsa::compiled")
+  program["$name, with ogpsa::compiled"]="#define OGPSA_COMPILED"$'\n'"${program[$name]}"
+done
+names+=("ogpsa::compiled itself")
+program["ogpsa::compiled itself"]="#include <ogpsa/compiled.cpp>"
 
 TIMEFORMAT=%U
 declare -A least

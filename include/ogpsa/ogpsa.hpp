@@ -31,3 +31,7 @@
 #include "ogpsa/projector.hpp"
 #include "ogpsa/state.hpp"
 #include "ogpsa/version.hpp"
+
+#ifdef OGPSA_COMPILED
+#include "ogpsa/compiled.hpp"
+#endif
