@@ -277,8 +277,8 @@ DeferredQr factorize(const B& backend, MatrixView<T> h, const Eigen::MatrixXd& g
   if (method == Method::cholesky_qr2) return cholesky_qr(backend, h, gram, 2, false);
   if (method == Method::shifted_cholesky_qr3) return cholesky_qr(backend, h, gram, 3, true);
   // A residual that is small against `reference_norms` needs the column-wise test of CGS2. sqrt(1e-13) = 3e-7 is far
-  // above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2 too. In double, products with
-  // an inverse lose cond * u of a column, so that only little of it may be there.
+  // above the rounding of a double Gram matrix; beyond it, and for dependent columns, CGS2 too. In double, products
+  // with an inverse lose cond * u of a column, so that only little of it may be there.
   if (method == Method::automatic && reference_norms.empty()) {
     if (auto qr = factorize_at_once<T>(gram, tolerance)) return std::move(*qr);
     const double condition = reciprocal_condition_squared(gram);
