@@ -91,7 +91,7 @@ for name in ours:
     rows.append([what, n, m, ms(ours[name]), f"{min(chosen.values()) / ours[name]:.1f}" if chosen else "",
                  ", ".join(f"{o} {t / ours[name]:.1f}" for o, t in chosen.items()),
                  f"{own:.0e}; {', '.join(worst)}" if own else ""])
-table("Tall matrices in float", ["", "n", "m", "time", "fastest other: times our time", "all others", "max |Q^T Q - I|: ours; others"], rows)
+table("Tall matrices in float", ["", "n", "m", "time", "fastest other: times our time", "all others", "largest element of Q^T Q - I: ours; others"], rows)
 
 rows = []
 for name in ours:
