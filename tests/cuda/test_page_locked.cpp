@@ -121,7 +121,7 @@ TEST_CASE_TEMPLATE("page-locked: projects as bases on the device do, copied earl
   refresh(here, 1);
   const auto expected = projected<T, S>(here);
   CHECK(nearest(expected, Model<S>(50).values()) > 0.1);  // of what a projection changes
-  for (const bool eager : {false, true}) {
+  for ([[maybe_unused]] const bool eager : {false, true}) {
 #ifndef OGPSA_ON_A_GPU
     test::Device::instance().eager_copies = eager;
 #endif
