@@ -84,15 +84,20 @@ struct CarriedSumKernel {
   OGPSA_ALWAYS_INLINE static void run(const double* x, double* sum, double* carry, Index n) {
     using V = Vector<double, Bytes>;
     Index i = 0;
-    for (; i + V::size <= n; i += V::size) {
-      add<typename V::Type, typename V::Unaligned>(x + i, sum + i, carry + i);
-    }
-    for (; i < n; ++i) add<double, double>(x + i, sum + i, carry + i);
+    for (; i + V::size <= n; i += V::size) add<V>(x + i, sum + i, carry + i);
+    for (; i < n; ++i) add<Scalar>(x + i, sum + i, carry + i);
   }
 
  private:
-  template <class V, class Memory>
+  // In the place of a Vector. A type that is itself an argument of a template loses its attributes, the alignment.
+  struct Scalar {
+    using Type = double;
+    using Unaligned = double;
+  };
+  template <class Width>
   OGPSA_ALWAYS_INLINE static void add(const double* x, double* sum, double* carry) {
+    using V = typename Width::Type;
+    using Memory = typename Width::Unaligned;
     const V a = *reinterpret_cast<const Memory*>(sum), b = *reinterpret_cast<const Memory*>(x);
     V total = a + b;
     V above = fenced(total) - a;
