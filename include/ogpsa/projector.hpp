@@ -155,6 +155,10 @@ class Projector {
   std::optional<Subspace<T, B>> finish_flat(Subspace<T, B>& flat, const std::string& name,
                                             typename ReferenceCollector<T, B>::Sums& sums,
                                             const std::vector<double>& weights) const;
+  /// Whether a refresh updates the subspaces that are there.
+  bool streams() const { return options_.policy == RefreshPolicy::streaming && ready(); }
+  Subspace<T, B> finish_copy(Subspace<T, B> flat, const std::string& name,
+                             typename ReferenceCollector<T, B>::Sums& sums, const std::vector<double>& weights) const;
   std::optional<Subspace<T, B>> finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                             const std::vector<double>& weights) const;
   StoredSubspace<T, B> finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,

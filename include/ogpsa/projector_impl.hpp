@@ -127,7 +127,7 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat,
                                                            typename ReferenceCollector<T, B>::Sums& sums,
                                                            const std::vector<double>& weights) const {
   const auto& reference = options_.reference;
-  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
+  const bool streaming = streams();
   if (reference.collect == Collect::batch) {
     if (!streaming) return std::move(sums.batches);
     auto columns = backend_.template matrix<T>(flat.dimension(), sums.batches.rank());
@@ -156,6 +156,15 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat,
   return fresh;
 }
 
+/// The new subspace, in the place of a copy of the one that is there.
+template <class T, class B>
+Subspace<T, B> Projector<T, B>::finish_copy(Subspace<T, B> flat, const std::string& name,
+                                            typename ReferenceCollector<T, B>::Sums& sums,
+                                            const std::vector<double>& weights) const {
+  if (auto fresh = finish_flat(flat, name, sums, weights)) return std::move(*fresh);
+  return flat;
+}
+
 /// The same where bases are not rounded. One in the host's memory is where the backend computes in the meantime, as a
 /// copy: where something fails, the one that is there is as and where it was.
 template <class T, class B>
@@ -164,10 +173,9 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_full(Unit& unit, typename 
   if (options_.basis_storage != BasisStorage::page_locked) return finish_flat(unit.flat, unit.name, sums, weights);
   backend_.keep_on_host(sums.flat, false);
   sums.batches.keep_on_host(false);
-  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
-  Subspace<T, B> flat = streaming ? unit.flat : Subspace<T, B>(unit.dimension, backend_);
+  Subspace<T, B> flat = streams() ? unit.flat : Subspace<T, B>(unit.dimension, backend_);
   flat.keep_on_host(false);
-  if (auto fresh = finish_flat(flat, unit.name, sums, weights)) flat = std::move(*fresh);
+  flat = finish_copy(std::move(flat), unit.name, sums, weights);
   flat.keep_on_host(true);
   return flat;
 }
@@ -176,10 +184,8 @@ std::optional<Subspace<T, B>> Projector<T, B>::finish_full(Unit& unit, typename 
 template <class T, class B>
 StoredSubspace<T, B> Projector<T, B>::finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
                                                     const std::vector<double>& weights) const {
-  const bool streaming = options_.policy == RefreshPolicy::streaming && ready();
-  Subspace<T, B> flat = streaming ? unit.stored.restore() : Subspace<T, B>(unit.dimension, backend_);
-  if (auto fresh = finish_flat(flat, unit.name, sums, weights)) flat = std::move(*fresh);
-  return {flat, options_.basis_storage};
+  Subspace<T, B> flat = streams() ? unit.stored.restore() : Subspace<T, B>(unit.dimension, backend_);
+  return {finish_copy(std::move(flat), unit.name, sums, weights), options_.basis_storage};
 }
 
 /// The new subspaces of the sides of all units.

@@ -13,35 +13,44 @@ namespace ogpsa::detail {
 /// Columns that are taken at a time on each side of a product.
 inline constexpr Index kColumns = 4;
 
+/// V::size numbers of a column, in double.
+template <class V, class T>
+OGPSA_ALWAYS_INLINE void widen(const T* from, typename V::Type& to) {
+  typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+  to = __builtin_convertvector(*reinterpret_cast<const Narrow*>(from), typename V::Type);
+}
+
+/// Sum over n rows of a_r b_r, of which those before `first` are in the lanes.
+template <class V, class T>
+OGPSA_ALWAYS_INLINE double finish_sum(const typename V::Type& lanes, const T* a, const T* b, Index first, Index n) {
+  double sum = 0;
+  for (Index l = 0; l < V::size; ++l) sum += lanes[l];
+  for (Index rest = first; rest < n; ++rest) sum += static_cast<double>(a[rest]) * static_cast<double>(b[rest]);
+  return sum;
+}
+
 /// sums[i + 4 j] <- sum over n rows of a_i b_j, for four columns a_i and `Right` (1 or 4) columns b_j.
 template <class T, int Right>
 struct DotsKernel {
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const T* const* a, const T* const* b, Index n, double* sums) {
     using V = Vector<double, Bytes>;
-    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
     typename V::Type lanes[Right][kColumns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
       typename V::Type x[kColumns];
 #pragma GCC unroll 4
-      for (Index i = 0; i < kColumns; ++i) {
-        x[i] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(a[i] + r), typename V::Type);
-      }
+      for (Index i = 0; i < kColumns; ++i) widen<V>(a[i] + r, x[i]);
 #pragma GCC unroll 4
       for (Index j = 0; j < Right; ++j) {
-        const auto y = __builtin_convertvector(*reinterpret_cast<const Narrow*>(b[j] + r), typename V::Type);
+        typename V::Type y;
+        widen<V>(b[j] + r, y);
 #pragma GCC unroll 4
         for (Index i = 0; i < kColumns; ++i) lanes[j][i] += x[i] * y;
       }
     }
     for (Index j = 0; j < Right; ++j) {
-      for (Index i = 0; i < kColumns; ++i) {
-        double sum = 0;
-        for (Index l = 0; l < V::size; ++l) sum += lanes[j][i][l];
-        for (Index rest = r; rest < n; ++rest) sum += static_cast<double>(a[i][rest]) * static_cast<double>(b[j][rest]);
-        sums[i + kColumns * j] = sum;
-      }
+      for (Index i = 0; i < kColumns; ++i) sums[i + kColumns * j] = finish_sum<V>(lanes[j][i], a[i], b[j], r, n);
     }
   }
 };
@@ -52,15 +61,12 @@ struct SquareKernel {
   template <int Bytes>
   OGPSA_ALWAYS_INLINE static void run(const T* const* a, Index n, double* sums) {
     using V = Vector<double, Bytes>;
-    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
     typename V::Type lanes[Columns][Columns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
       typename V::Type x[Columns];
 #pragma GCC unroll 4
-      for (Index i = 0; i < Columns; ++i) {
-        x[i] = __builtin_convertvector(*reinterpret_cast<const Narrow*>(a[i] + r), typename V::Type);
-      }
+      for (Index i = 0; i < Columns; ++i) widen<V>(a[i] + r, x[i]);
 #pragma GCC unroll 4
       for (Index j = 0; j < Columns; ++j) {
 #pragma GCC unroll 4
@@ -68,12 +74,7 @@ struct SquareKernel {
       }
     }
     for (Index j = 0; j < Columns; ++j) {
-      for (Index i = j; i < Columns; ++i) {
-        double sum = 0;
-        for (Index l = 0; l < V::size; ++l) sum += lanes[j][i][l];
-        for (Index rest = r; rest < n; ++rest) sum += static_cast<double>(a[i][rest]) * static_cast<double>(a[j][rest]);
-        sums[i + kColumns * j] = sum;
-      }
+      for (Index i = j; i < Columns; ++i) sums[i + kColumns * j] = finish_sum<V>(lanes[j][i], a[i], a[j], r, n);
     }
   }
 };

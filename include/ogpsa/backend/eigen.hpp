@@ -209,12 +209,7 @@ class EigenBackend {
   /// \throws NumericalError
   template <class T>
   std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
-    std::vector<Eigen::VectorXd> values(problems.size());
-    for_each(static_cast<Index>(problems.size()), [&](Index i) {
-      const auto p = static_cast<std::size_t>(i);
-      values[p] = solve(problems[p]);
-    });
-    return values;
+    return solve_each(problems, solve<T>);
   }
 
   bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }
@@ -240,6 +235,18 @@ class EigenBackend {
   void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const SideChange> changes,
                    std::vector<PieceNorms>& norms) const {
     detail::change_side(pieces, changes, norms);
+  }
+
+ protected:
+  /// The eigenvalues that `solve` gives for each problem.
+  template <class T, class F>
+  std::vector<Eigen::VectorXd> solve_each(std::span<const EigenProblem<T>> problems, F&& solve) const {
+    std::vector<Eigen::VectorXd> values(problems.size());
+    for_each(static_cast<Index>(problems.size()), [&](Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      values[p] = solve(problems[p]);
+    });
+    return values;
   }
 
  private:

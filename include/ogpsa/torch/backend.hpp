@@ -19,12 +19,7 @@ class LibTorchBackend : public EigenBackend {
   template <class T>
   std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
     if (!at::hasMKL()) return EigenBackend::eigenvectors(problems);
-    std::vector<Eigen::VectorXd> values(problems.size());
-    for_each(static_cast<Index>(problems.size()), [&](Index i) {
-      const auto p = static_cast<std::size_t>(i);
-      values[p] = solve(problems[p]);
-    });
-    return values;
+    return solve_each(problems, solve<T>);
   }
 
  private:

@@ -90,8 +90,7 @@ class CudaProjection {
       if (projection_->is_staged()) {
         throw InvalidArgument(
             "ogpsa: bases in page-locked memory are copied from the host in each projection, which cannot be captured; "
-            "use "
-            "BasisStorage::full, or project_gradients");
+            "use BasisStorage::full, or project_gradients");
       }
       session->synchronize();  // whatever stream a graph is launched on, the tables are there
     } catch (...) {

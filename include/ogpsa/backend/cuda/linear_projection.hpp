@@ -24,16 +24,18 @@ class LinearProjection {
     // Results: coefficients and |x|^2 of vectors, |X|^2 of matrices; then those of vectors that one launch projects,
     // and the coefficients of matrices. After all that, |x|^2 of the results, and what was inside of sides.
     std::vector<std::size_t> fused;  // or staged
+    std::vector<bool> staged(pieces.size());
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       const auto& piece = pieces[p];
-      if (kind(piece) == Kind::vector &&
-          (StagedProjection<T>::takes(session, piece) || FusedTable::fits(session, piece))) {
+      const bool is_vector = kind(piece) == Kind::vector;
+      staged[p] = is_vector && StagedProjection<T>::takes(session, piece);
+      if (staged[p] || (is_vector && FusedTable::fits(session, piece))) {
         fused.push_back(p);
         continue;
       }
-      const Index rank = kind(piece) == Kind::vector ? piece.left.cols : 0;
+      const Index rank = is_vector ? piece.left.cols : 0;
       first_[p] = measure_.results();
-      if (kind(piece) == Kind::vector) {
+      if (is_vector) {
         change_.add(piece, piece.left.data, piece.left.stride, rank, 1, changes[p].keep, measure_.results());
         append_weights(piece, changes[p]);
       } else {
@@ -55,7 +57,7 @@ class LinearProjection {
     for (std::size_t i = 0; i < fused.size(); ++i) {
       const std::size_t p = fused[i];
       const Index after = after_fused_ + static_cast<Index>(i);
-      if (StagedProjection<T>::takes(session, pieces[p])) {
+      if (staged[p]) {
         staged_.add(pieces[p], changes[p].keep, first_[p], first_[p], after);
       } else {
         fused_.add(pieces[p], pieces[p].left.data, changes[p].keep, first_[p], first_[p], after);

@@ -20,12 +20,7 @@ class CudaMatrix {
       : CudaMatrix(Empty{}, rows, std::move(context)) {
     resize_columns(cols);  // the destructor runs where this throws, since another constructor has ended
   }
-  CudaMatrix(const CudaMatrix& other) : CudaMatrix(other.rows_, 0, other.context_) {
-    on_host_ = other.on_host_;
-    reserve(other.cols_);
-    copy_from(other.data_, other.cols_);
-    cols_ = other.cols_;
-  }
+  CudaMatrix(const CudaMatrix& other) : CudaMatrix(other, other.cols_, other.on_host_) {}
   CudaMatrix(CudaMatrix&& other) noexcept { swap(other); }
   CudaMatrix& operator=(CudaMatrix other) noexcept {
     swap(other);
@@ -43,14 +38,7 @@ class CudaMatrix {
 
   /// Keeps the first `cols` columns; new ones are zero. \throws CudaOutOfMemory, with the matrix as it was.
   void resize_columns(Index cols) {
-    if (cols > capacity_ && rows_ > 0) {
-      CudaMatrix larger(rows_, 0, context_);
-      larger.on_host_ = on_host_;
-      larger.reserve(cols);
-      larger.copy_from(data_, cols_);
-      larger.cols_ = cols_;
-      swap(larger);
-    }
+    if (cols > capacity_ && rows_ > 0) *this = CudaMatrix(*this, cols, on_host_);
     if (cols > cols_ && rows_ > 0) {
       const detail::cuda::Session session(context_);
       const std::size_t bytes = bytes_of(cols - cols_);
@@ -69,12 +57,7 @@ class CudaMatrix {
   /// \throws CudaOutOfMemory, with the matrix as it was.
   void keep_on_host(bool on_host) {
     if (on_host == on_host_) return;
-    CudaMatrix moved(rows_, 0, context_);
-    moved.on_host_ = on_host;
-    moved.reserve(cols_);
-    moved.copy_from(data_, cols_);
-    moved.cols_ = cols_;
-    swap(moved);
+    *this = CudaMatrix(*this, cols_, on_host);
     if (on_host && data_) detail::cuda::Session(context_)->synchronize();  // the host may read it now
   }
 
@@ -82,6 +65,13 @@ class CudaMatrix {
   struct Empty {};
   CudaMatrix(Empty, Index rows, std::shared_ptr<detail::cuda::Context> context)
       : context_(std::move(context)), rows_(rows) {}
+  /// A copy with memory for `capacity` columns, on the host or not.
+  CudaMatrix(const CudaMatrix& other, Index capacity, bool on_host) : CudaMatrix(Empty{}, other.rows_, other.context_) {
+    on_host_ = on_host;
+    reserve(capacity);  // the destructor runs where this throws
+    copy_from(other.data_, other.cols_);
+    cols_ = other.cols_;
+  }
 
   std::size_t bytes_of(Index cols) const { return static_cast<std::size_t>(rows_ * cols) * sizeof(T); }
   void reserve(Index cols) {

@@ -5,8 +5,7 @@
 
 namespace ogpsa_cuda {
 
-// --------------------------------------------------------------- projections of vectors that fit the cache, in one
-// launch
+// ------------------------------------------------------------ projections of vectors that fit the cache, in one launch
 
 // A vector's three numbers in FusedParameters::state.
 enum FusedState { kMeasured, kReady, kChanged, kFusedStates };
