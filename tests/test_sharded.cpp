@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <barrier>
+#include <optional>
 #include <thread>
 
 #include "exact.hpp"
@@ -85,6 +86,60 @@ TEST_CASE_TEMPLATE("sharded: each rank holds half of the rows, and sums give wha
       CHECK(result.norm_before == doctest::Approx(whole_result.norm_before));
       CHECK(result.norm_inside == doctest::Approx(whole_result.norm_inside));
     }
+  }
+}
+
+TEST_CASE("sharded: refreshes of many blocks ask for their sums in one order on every rank, and not for each block") {
+  const Index n = 40, half = 20, blocks = 9;
+  Random random(2);
+  std::vector<std::vector<test::Vector<float>>> h(4);
+  for (auto& reference : h) {
+    for (Index b = 0; b < blocks; ++b) reference.push_back(random.gaussian<float>(n, 1));
+  }
+  const auto make = [&](Index size, EigenBackend backend) {
+    std::vector<BlockSpec> specs;
+    for (Index b = 0; b < blocks; ++b) specs.push_back({.name = "b" + std::to_string(b), .cols = size});
+    return Projector<float>(specs, {.policy = RefreshPolicy::streaming, .reference = {.rank = {.max_rank = 3}}},
+                            backend);
+  };
+  // Two refreshes, of two objectives each: an estimate, and an update.
+  const auto refresh = [&](Projector<float>& projector, Index first, Index size) {
+    for (const std::size_t at : {0, 2}) {
+      auto collector = projector.begin_refresh();
+      for (const std::size_t objective : {0, 1}) {
+        std::vector<ConstTensorView> views;
+        for (auto& block : h[at + objective]) views.push_back({block.data() + first, DType::float32, 1, size});
+        collector.add(static_cast<Index>(objective), views);
+      }
+      projector.finish_refresh(std::move(collector), static_cast<Index>(at));
+    }
+  };
+  auto whole = make(n, {});
+  refresh(whole, 0, n);
+
+  Ranks ranks(2);
+  std::vector<std::atomic<int>> sums(2);
+  std::vector<std::optional<Projector<float>>> parts(2);
+  std::vector<std::thread> threads;
+  for (const std::size_t rank : {0, 1}) {
+    threads.emplace_back([&, rank] {
+      parts[rank].emplace(make(half, EigenBackend([&, rank](std::span<double> values) {
+                                 ++sums[rank];
+                                 ranks.sum(rank, values);
+                               })));
+      refresh(*parts[rank], static_cast<Index>(rank) * half, half);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK_FALSE(ranks.mismatch());
+  CHECK(sums[0] <= 8);  // a refresh measures, and makes the bases; nothing was ill-conditioned
+  for (Index b = 0; b < blocks; ++b) {
+    const std::string name = "b" + std::to_string(b);
+    test::MatrixL both(n, parts[0]->subspace(name).rank());
+    both << test::exact(parts[0]->subspace(name).basis()), test::exact(parts[1]->subspace(name).basis());
+    REQUIRE(both.cols() == whole.subspace(name).rank());
+    CHECK(test::orthonormality_error(both) <= 16 * test::roundoff<float>);
+    CHECK(test::sine_of_angle(test::exact(whole.subspace(name).basis()), both) <= 64 * test::roundoff<float>);
   }
 }
 

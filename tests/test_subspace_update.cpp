@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "exact.hpp"
 #include "ogpsa/ogpsa.hpp"
 #include "random.hpp"
@@ -39,6 +41,18 @@ struct CountingBackend : EigenBackend {
   Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) const {
     elements += a.rows * (a.cols + to.cols);
     return EigenBackend::multiply(a, x, to);
+  }
+  template <class T>
+  std::vector<Eigen::MatrixXd> grams(std::span<const GramProblem<T>> problems) const {
+    std::vector<Eigen::MatrixXd> products;
+    for (const auto& [a, b] : problems) products.push_back(gram(a, b));
+    return products;
+  }
+  template <class T>
+  std::vector<Eigen::MatrixXd> multiply(std::span<const ProductProblem<T>> problems) const {
+    std::vector<Eigen::MatrixXd> squares;
+    for (const auto& [a, x, to] : problems) squares.push_back(multiply(a, x, to));
+    return squares;
   }
   template <class T>
   void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {
@@ -326,6 +340,88 @@ TEST_CASE_TEMPLATE("from_parts takes what a subspace gave, and nothing that is n
   Eigen::MatrixXd objectives = s.objectives();
   objectives(0, 0) = std::numeric_limits<double>::infinity();
   CHECK_THROWS_AS(S::from_parts(basis(), s.singular_values(), objectives, s.objective_norms()), InvalidArgument);
+}
+
+namespace {
+
+/// Subspaces in every state, and what may come to them: few and many columns, dependent, zero, extreme and none.
+template <class T>
+struct Changes {
+  std::vector<Subspace<T>> subspaces;
+  std::vector<typename Subspace<T>::Change> changes;
+
+  explicit Changes(std::uint64_t seed) {
+    Random random(seed);
+    for (int i = 0; i < 24; ++i) {
+      const Index n = random.integer(20, 5000), k = random.integer(0, 3) * random.integer(0, 6);
+      const Index p = random.integer(0, 3);
+      subspaces.emplace_back(n);
+      if (k > 0) subspaces.back().replace(on_backend<T>(random.gaussian(n, k)));
+      Eigen::MatrixXd columns = random.gaussian(n, p);
+      if (i % 4 == 1 && p > 1) columns.col(1) = columns.col(0);
+      if (i % 4 == 2 && p > 0) columns.col(0) *= i % 8 == 2 ? 0.0 : 1e-30;
+      const bool anew = i % 3 == 0;
+      std::vector<Index> objectives;
+      for (Index j = 0; j < p && i % 2 == 1; ++j) objectives.push_back(j);
+      changes.push_back({nullptr,
+                         on_backend<T>(columns),
+                         anew,
+                         anew ? 1.0 : 0.9,
+                         RankOptions{.max_rank = 9},
+                         {.normalize_columns = i % 5 == 0},
+                         objectives});
+    }
+    for (std::size_t i = 0; i < changes.size(); ++i) changes[i].subspace = &subspaces[i];
+  }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("apply: changes of many subspaces at once are those of each alone, to the last bit", T, float,
+                   double) {
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    CAPTURE(seed);
+    Changes<T> together(seed), alone(seed);
+    Subspace<T>::apply(together.changes);
+    for (std::size_t i = 0; i < alone.changes.size(); ++i) {
+      CAPTURE(i);
+      auto& change = alone.changes[i];
+      if (change.anew) {
+        change.subspace->replace(std::move(change.columns), *change.rank, change.options);
+      } else {
+        change.subspace->update(std::move(change.columns), change.forgetting, *change.rank, change.options,
+                                change.objectives);
+      }
+      const auto &a = together.subspaces[i], &b = alone.subspaces[i];
+      REQUIRE(a.rank() == b.rank());
+      CHECK(test::orthonormality_error(test::exact(a.basis())) <= 16 * test::roundoff<T>);
+      CHECK(test::exact(a.basis()) == test::exact(b.basis()));
+      CHECK(a.singular_values() == b.singular_values());
+      CHECK(a.objectives() == b.objectives());
+      CHECK(a.objective_norms() == b.objective_norms());
+    }
+  }
+  Subspace<T>::apply({});
+}
+
+TEST_CASE_TEMPLATE("apply: where the columns for one subspace are bad, none is changed", T, float, double) {
+  for (int kind = 0; kind < 3; ++kind) {
+    CAPTURE(kind);
+    Changes<T> batch(1), before(1);
+    auto& last = batch.changes.back();
+    const Index n = last.subspace->dimension();
+    Eigen::MatrixXd columns = Eigen::MatrixXd::Ones(kind == 0 ? n + 1 : n, 1);
+    if (kind == 1) columns(n / 2, 0) = std::numeric_limits<double>::quiet_NaN();
+    last.columns = on_backend<T>(columns);
+    last.objectives = {};
+    if (kind == 2) last.rank->energy = 7;
+    CHECK_THROWS_AS(Subspace<T>::apply(batch.changes), Error);
+    for (std::size_t i = 0; i < batch.subspaces.size(); ++i) {
+      REQUIRE(batch.subspaces[i].rank() == before.subspaces[i].rank());
+      CHECK(test::exact(batch.subspaces[i].basis()) == test::exact(before.subspaces[i].basis()));
+      CHECK(batch.subspaces[i].singular_values() == before.subspaces[i].singular_values());
+    }
+  }
 }
 
 }  // namespace test_subspace_update

@@ -89,6 +89,20 @@ struct SideChange {
   Eigen::VectorXd remove;
 };
 
+/// The product a^T b of two tall matrices.
+template <class T>
+struct GramProblem {
+  MatrixView<const T> a, b;
+};
+
+/// The product a x of a tall and a small matrix, and where it goes, which may be the first columns of a.
+template <class T>
+struct ProductProblem {
+  MatrixView<const T> a;
+  Eigen::MatrixXd x;
+  MatrixView<T> to;
+};
+
 /// A symmetric matrix (n x n, its lower triangle), and where its leading eigenvectors go: as many as `vectors` has
 /// columns.
 template <class T>
@@ -111,7 +125,8 @@ template <class B, class T>
 concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, MatrixView<T> a, MatrixView<const T> q,
                            BasisView<T> basis, BasisStorage storage, std::uint8_t* elements, float* scales,
                            const Eigen::MatrixXd& small, std::span<const double> factors,
-                           std::span<const EigenProblem<T>> problems,
+                           std::span<const EigenProblem<T>> problems, std::span<const GramProblem<T>> grams,
+                           std::span<const ProductProblem<T>> products, std::span<const Index> sizes,
                            std::span<T> host, std::span<const T> const_host, std::span<double> sums,
                            std::span<const ProjectionPiece<T>> pieces, std::span<const PieceChange> changes,
                            std::span<const SideChange> side_changes, std::span<const LinearChange> linear_changes,
@@ -143,6 +158,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   { b.gram(q, q) } -> std::same_as<Eigen::MatrixXd>;       // a^T b, summed in double over all ranks
   { b.gram(basis, basis) } -> std::same_as<Eigen::MatrixXd>;
   { b.multiply(q, small, a) } -> std::same_as<Eigen::MatrixXd>;  // a <- q * small, a^T a; a: also q's first columns
+  { b.grams(grams) } -> std::same_as<std::vector<Eigen::MatrixXd>>;       // gram of each, all at once
+  { b.multiply(products) } -> std::same_as<std::vector<Eigen::MatrixXd>>;  // multiply of each
   b.subtract_product(a, q, small);                         // a <- a - q * small
   b.divide_rows(a, tensor);                                // row i of a <- row i / tensor_i
   // Weights as they are stored, a one column
@@ -160,6 +177,8 @@ concept Backend = requires(const B& b, typename B::template Matrix<T>& owned, Ma
   b.change_side(pieces, side_changes, norms);
   b.all_reduce(sums);
   b.for_each(Index{}, [](Index) {});                       // independent tasks, in parallel or not
+  b.for_batches(sizes, [](Index, Index) {});               // the same in batches [first, last) to be done at once, of
+                                                           // tasks that work on so many elements
 };
 // clang-format on
 

@@ -43,6 +43,14 @@ struct UnitShape {
   bool has_output() const { return form == Form::output || form == Form::both; }
 };
 
+/// Elements of each unit's vector; 0 of those that are no vectors.
+template <class Units>
+std::vector<Index> flat_sizes(const Units& units) {
+  std::vector<Index> sizes;
+  for (const UnitShape& unit : units) sizes.push_back(unit.form == Form::flat ? unit.dimension : 0);
+  return sizes;
+}
+
 /// The subspaces of a unit, and the second moments behind them where they are kept for streaming.
 template <class T, class B>
 struct Unit : UnitShape {

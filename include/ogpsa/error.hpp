@@ -76,6 +76,10 @@ class Word {
   return message;
 }
 
+/// " of block 'name'", for messages; nothing where there is no name.
+inline std::string of_block(const std::string& name) {
+  return name.empty() ? std::string() : text({" of block '", name, "'"});
+}
 /// "12345 x 8", for messages.
 inline std::string size_text(long long rows, long long cols) { return text({rows, " x ", cols}); }
 

@@ -131,6 +131,7 @@ class Projector {
  private:
   friend struct detail::StateAccess<T, B>;
   using Unit = detail::Unit<T, B>;
+  using Change = typename Subspace<T, B>::Change;
 
   void check_tensors(std::span<const ConstTensorView> tensors, const char* what) const;
   void check_finite(std::span<const ConstTensorView> tensors, const char* what) const;
@@ -152,17 +153,13 @@ class Projector {
     Subspace<T, B> input, output;
   };
   void check_collected(const ReferenceCollector<T, B>& collected) const;
-  std::optional<Subspace<T, B>> finish_flat(Subspace<T, B>& flat, const std::string& name,
-                                            typename ReferenceCollector<T, B>::Sums& sums,
-                                            const std::vector<double>& weights) const;
   /// Whether a refresh updates the subspaces that are there.
   bool streams() const { return options_.policy == RefreshPolicy::streaming && ready(); }
-  Subspace<T, B> finish_copy(Subspace<T, B> flat, const std::string& name,
-                             typename ReferenceCollector<T, B>::Sums& sums, const std::vector<double>& weights) const;
-  std::optional<Subspace<T, B>> finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                            const std::vector<double>& weights) const;
-  StoredSubspace<T, B> finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                     const std::vector<double>& weights) const;
+  std::optional<Change> change_of(const Unit& unit, Subspace<T, B>& flat, typename ReferenceCollector<T, B>::Sums& sums,
+                                  const std::vector<double>& weights) const;
+  Subspace<T, B>& start(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums, Fresh& fresh) const;
+  void finish_flat(ReferenceCollector<T, B>& collected, std::vector<Fresh>& fresh);
+  void absorb_sides(std::vector<typename ReferenceCollector<T, B>::Sums>& sums) const;
   void finish_sides(const std::vector<typename ReferenceCollector<T, B>::Sums>& sums, std::vector<Fresh>& fresh) const;
   const Unit& unit_of(const std::string& block, Form form) const;
   const Unit& flat_unit_of(const std::string& block, bool stored) const;

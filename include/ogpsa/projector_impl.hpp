@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "ogpsa/projector.hpp"
 
@@ -52,19 +53,8 @@ void Projector<T, B>::finish_refresh(ReferenceCollector<T, B> collected, Index s
   check_collected(collected);
   // New subspaces first, then they all take their place: a failure leaves the old ones. (A stream is updated in place.)
   std::vector<Fresh> fresh(units_.size());
-  backend_.for_each(static_cast<Index>(units_.size()), [&](Index i) {
-    const auto u = static_cast<std::size_t>(i);
-    auto& unit = units_[u];
-    auto& sums = collected.sums_[u];
-    if (unit.is_stored()) {
-      fresh[u].stored = finish_stored(unit, sums, collected.weights_);
-    } else if (unit.form == Form::flat) {
-      fresh[u].flat = finish_full(unit, sums, collected.weights_);
-    }
-    if (options_.policy != RefreshPolicy::streaming) return;
-    if (unit.input_factor.dimension() > 0) sums.input.absorb(unit.input_factor, options_.forgetting);
-    if (unit.output_factor.dimension() > 0) sums.output.absorb(unit.output_factor, options_.forgetting);
-  });
+  finish_flat(collected, fresh);
+  if (options_.policy == RefreshPolicy::streaming) absorb_sides(collected.sums_);
   finish_sides(collected.sums_, fresh);
   const bool keep_factors = options_.policy == RefreshPolicy::streaming;
   for (std::size_t u = 0; u < units_.size(); ++u) {
@@ -104,6 +94,7 @@ void Projector<T, B>::check_collected(const ReferenceCollector<T, B>& collected)
     throw StateError(detail::text({"ogpsa: objective ", r, " has no reference gradient, but objective ",
                                    collected.weights_.size() - 1, " has; add at least one batch for each"}));
   }
+  std::vector<ConstTensorView> flat;
   for (std::size_t u = 0; u < units_.size(); ++u) {
     const auto& sums = collected.sums_[u];
     if (!detail::is_finite(sums.input.trace()) || !detail::is_finite(sums.output.trace())) {
@@ -111,81 +102,97 @@ void Projector<T, B>::check_collected(const ReferenceCollector<T, B>& collected)
           detail::text({"ogpsa: block '", units_[u].name,
                         "': the second moment of its reference gradients or inputs overflowed; nothing was changed"}));
     }
-    const Entry bad = backend_.first_non_finite(MatrixView<const T>(sums.flat.view()));
-    if (!bad.found()) continue;
-    std::size_t block = 0;  // of the unit, in which the row lies
-    while (block + 1 < units_[u].offsets.size() && units_[u].offsets[block + 1] <= bad.row) ++block;
-    throw NonFiniteError(detail::text(
-        {"ogpsa: block '", blocks_[units_[u].blocks[block]].name, "': the sum of reference gradients of objective ",
-         bad.col, " overflowed at element ", bad.row - units_[u].offsets[block], "; nothing was changed"}));
+    flat.push_back({sums.flat.data(), dtype_of<T>(), 1, sums.flat.rows() * sums.flat.cols()});
   }
+  const Index overflowed = detail::first_tensor_beyond<T>(backend_, flat, detail::kNotFinite);
+  if (overflowed < 0) return;
+  const auto& unit = units_[static_cast<std::size_t>(overflowed)];
+  const Entry bad = backend_.first_non_finite(collected.sums_[static_cast<std::size_t>(overflowed)].flat.view());
+  std::size_t block = 0;  // of the unit, in which the row lies
+  while (block + 1 < unit.offsets.size() && unit.offsets[block + 1] <= bad.row) ++block;
+  throw NonFiniteError(detail::text(
+      {"ogpsa: block '", blocks_[unit.blocks[block]].name, "': the sum of reference gradients of objective ", bad.col,
+       " overflowed at element ", bad.row - unit.offsets[block], "; nothing was changed"}));
 }
 
-/// The new subspace of a flat unit; nothing where `flat`, the one that is there, was updated in place.
+/// What makes `flat` the new subspace of a unit; nothing where it is that already.
 template <class T, class B>
-std::optional<Subspace<T, B>> Projector<T, B>::finish_flat(Subspace<T, B>& flat, const std::string& name,
-                                                           typename ReferenceCollector<T, B>::Sums& sums,
-                                                           const std::vector<double>& weights) const {
+auto Projector<T, B>::change_of(const Unit& unit, Subspace<T, B>& flat, typename ReferenceCollector<T, B>::Sums& sums,
+                                const std::vector<double>& weights) const -> std::optional<Change> {
   const auto& reference = options_.reference;
-  const bool streaming = streams();
+  const double forgetting = options_.forgetting;
   if (reference.collect == Collect::batch) {
-    if (!streaming) return std::move(sums.batches);
+    if (!streams()) {
+      flat = std::move(sums.batches);
+      return std::nullopt;
+    }
     auto columns = backend_.template matrix<T>(flat.dimension(), sums.batches.rank());
     backend_.copy(sums.batches.basis(), columns.view());
-    const auto& values = sums.batches.singular_values();
-    backend_.scale_columns(columns.view(),
-                           std::span<const double>(values.data(), static_cast<std::size_t>(values.size())));
-    flat.update(std::move(columns), options_.forgetting, reference.rank, {reference.method, false, name});
-    return std::nullopt;
+    backend_.scale_columns(columns.view(), detail::values(sums.batches.singular_values()));
+    const EstimateOptions estimate{reference.method, false, unit.name};
+    return Change{&flat, std::move(columns), false, forgetting, reference.rank, estimate, {}};
   }
   sums.flat.resize_columns(static_cast<Index>(weights.size()));
   std::vector<double> factors;
-  std::vector<Index> objectives;
-  for (std::size_t r = 0; r < weights.size(); ++r) {
-    factors.push_back(1 / weights[r]);
-    objectives.push_back(static_cast<Index>(r));
-  }
+  for (const double weight : weights) factors.push_back(1 / weight);
   backend_.scale_columns(sums.flat.view(), std::span<const double>(factors));
-  const EstimateOptions estimate{reference.method, reference.normalize, name};
-  if (streaming) {
-    flat.update(std::move(sums.flat), options_.forgetting, reference.rank, estimate, objectives);
-    return std::nullopt;
+  const EstimateOptions estimate{reference.method, reference.normalize, unit.name};
+  if (!streams()) return Change{&flat, std::move(sums.flat), true, 1.0, reference.rank, estimate, {}};
+  std::vector<Index> objectives(weights.size());
+  std::iota(objectives.begin(), objectives.end(), Index{0});
+  return Change{&flat, std::move(sums.flat), false, forgetting, reference.rank, estimate, objectives};
+}
+
+/// Where the new subspace of a flat unit is made: in the place of the old one where that is updated, or as `fresh`. One
+/// that is not kept in full, and where the backend computes, is updated as a copy, which is: where something fails, the
+/// one that is there is as and where it was, and each refresh of a rounded one adds one rounding.
+template <class T, class B>
+Subspace<T, B>& Projector<T, B>::start(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums, Fresh& fresh) const {
+  if (options_.basis_storage == BasisStorage::full && streams()) return unit.flat;
+  if (streams()) {
+    fresh.flat = unit.is_stored() ? unit.stored.restore() : unit.flat;
+  } else {
+    fresh.flat.emplace(unit.dimension, backend_);
   }
-  Subspace<T, B> fresh(flat.dimension(), backend_);
-  fresh.replace(std::move(sums.flat), reference.rank, estimate);
-  return fresh;
-}
-
-/// The new subspace, in the place of a copy of the one that is there.
-template <class T, class B>
-Subspace<T, B> Projector<T, B>::finish_copy(Subspace<T, B> flat, const std::string& name,
-                                            typename ReferenceCollector<T, B>::Sums& sums,
-                                            const std::vector<double>& weights) const {
-  if (auto fresh = finish_flat(flat, name, sums, weights)) return std::move(*fresh);
-  return flat;
-}
-
-/// The same where bases are not rounded. One in the host's memory is where the backend computes in the meantime, as a
-/// copy: where something fails, the one that is there is as and where it was.
-template <class T, class B>
-std::optional<Subspace<T, B>> Projector<T, B>::finish_full(Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                                           const std::vector<double>& weights) const {
-  if (options_.basis_storage != BasisStorage::page_locked) return finish_flat(unit.flat, unit.name, sums, weights);
+  fresh.flat->keep_on_host(false);
   backend_.keep_on_host(sums.flat, false);
   sums.batches.keep_on_host(false);
-  Subspace<T, B> flat = streams() ? unit.flat : Subspace<T, B>(unit.dimension, backend_);
-  flat.keep_on_host(false);
-  flat = finish_copy(std::move(flat), unit.name, sums, weights);
-  flat.keep_on_host(true);
-  return flat;
+  return *fresh.flat;
 }
 
-/// The same where bases are rounded. A stream is updated in `T`, so that each refresh adds one rounding.
+/// The new subspaces of flat units.
 template <class T, class B>
-StoredSubspace<T, B> Projector<T, B>::finish_stored(const Unit& unit, typename ReferenceCollector<T, B>::Sums& sums,
-                                                    const std::vector<double>& weights) const {
-  Subspace<T, B> flat = streams() ? unit.stored.restore() : Subspace<T, B>(unit.dimension, backend_);
-  return {finish_copy(std::move(flat), unit.name, sums, weights), options_.basis_storage};
+void Projector<T, B>::finish_flat(ReferenceCollector<T, B>& collected, std::vector<Fresh>& fresh) {
+  const auto sizes = detail::flat_sizes(units_);
+  backend_.for_batches(std::span<const Index>(sizes), [&](Index first, Index last) {
+    std::vector<Change> changes;
+    for (auto u = static_cast<std::size_t>(first); u < static_cast<std::size_t>(last); ++u) {
+      if (units_[u].form != Form::flat) continue;
+      auto& sums = collected.sums_[u];
+      auto change = change_of(units_[u], start(units_[u], sums, fresh[u]), sums, collected.weights_);
+      if (change) changes.push_back(std::move(*change));
+    }
+    Subspace<T, B>::apply(changes);
+    for (auto u = static_cast<std::size_t>(first); u < static_cast<std::size_t>(last); ++u) {
+      auto& flat = fresh[u].flat;
+      if (!flat) continue;
+      if (options_.basis_storage == BasisStorage::page_locked) flat->keep_on_host(true);
+      if (!units_[u].is_stored()) continue;
+      fresh[u].stored = {*flat, options_.basis_storage};
+      flat.reset();
+    }
+  });
+}
+
+/// Adds what the sides have seen before to what they have seen now.
+template <class T, class B>
+void Projector<T, B>::absorb_sides(std::vector<typename ReferenceCollector<T, B>::Sums>& sums) const {
+  backend_.for_each(static_cast<Index>(units_.size()), [&](Index i) {
+    const auto u = static_cast<std::size_t>(i);
+    const auto& unit = units_[u];
+    if (unit.input_factor.dimension() > 0) sums[u].input.absorb(unit.input_factor, options_.forgetting);
+    if (unit.output_factor.dimension() > 0) sums[u].output.absorb(unit.output_factor, options_.forgetting);
+  });
 }
 
 /// The new subspaces of the sides of all units.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -61,8 +62,17 @@ class ReferenceCollector {
       throw InvalidArgument(detail::text({"ogpsa: a reference batch has weight ", weight,
                                           "; give the number of its rows or tokens, and leave out an empty batch"}));
     }
-    backend_.for_each(static_cast<Index>(units_.size()),
-                      [&](Index u) { add_unit(static_cast<std::size_t>(u), objective, gradients, weight); });
+    const auto sizes = detail::flat_sizes(units_);
+    backend_.for_batches(std::span<const Index>(sizes), [&](Index first, Index last) {
+      std::vector<Change> changes;
+      for (Index u = first; u < last; ++u) {
+        if (auto change = add_unit(static_cast<std::size_t>(u), objective, gradients, weight)) {
+          changes.push_back(std::move(*change));
+        }
+      }
+      Subspace<T, B>::apply(changes);
+      for (const Change& change : changes) change.subspace->keep_on_host(on_host_);
+    });
     if (static_cast<std::size_t>(objective) >= weights_.size()) {
       weights_.resize(static_cast<std::size_t>(objective) + 1);
     }
@@ -88,6 +98,7 @@ class ReferenceCollector {
  private:
   template <class, class>
   friend class Projector;
+  using Change = typename Subspace<T, B>::Change;
 
   struct Sums {
     typename B::template Matrix<T> flat;  // n x K, weighted sums
@@ -119,7 +130,8 @@ class ReferenceCollector {
     }
     throw InvalidArgument(detail::text({"ogpsa: there is no block '", block, "' whose input side is protected"}));
   }
-  void add_unit(std::size_t u, Index objective, std::span<const ConstTensorView> gradients, double weight);
+  std::optional<Change> add_unit(std::size_t u, Index objective, std::span<const ConstTensorView> gradients,
+                                 double weight);
 
   std::vector<BlockSpec> blocks_;
   std::vector<detail::UnitShape> units_;
@@ -153,18 +165,19 @@ void ReferenceCollector<T, B>::check_tensors(std::span<const ConstTensorView> gr
                "reference gradient");
 }
 
+/// Adds to the sums of a unit. \returns what is to be folded into its subspace, where each batch is
 template <class T, class B>
-void ReferenceCollector<T, B>::add_unit(std::size_t u, Index objective, std::span<const ConstTensorView> gradients,
-                                        double weight) {
+auto ReferenceCollector<T, B>::add_unit(std::size_t u, Index objective, std::span<const ConstTensorView> gradients,
+                                        double weight) -> std::optional<Change> {
   const auto& unit = units_[u];
   auto& sums = sums_[u];
   if (unit.form != Form::flat) {
     const auto& g = gradients[unit.blocks.front()];
-    if (g.data == nullptr) return;
+    if (g.data == nullptr) return std::nullopt;
     const bool from_gradients = options_.structured.source == MomentSource::gradients;
     if (unit.has_input() && from_gradients) sums.input.add(g, Side::input, weight);
     if (unit.has_output()) sums.output.add(g, Side::output, weight);
-    return;
+    return std::nullopt;
   }
   const bool per_batch = options_.collect == Collect::batch;
   auto batch = backend_.template matrix<T>(unit.dimension, per_batch ? 1 : 0);
@@ -175,12 +188,10 @@ void ReferenceCollector<T, B>::add_unit(std::size_t u, Index objective, std::spa
     if (g.data == nullptr) continue;
     backend_.add_scaled(column.row_range(unit.offsets[i], g.size()), g, per_batch ? 1.0 : weight);
   }
-  if (per_batch) {
-    const EstimateOptions estimate{options_.method, options_.normalize, unit.name};
-    if (on_host_) sums.batches.keep_on_host(false);
-    sums.batches.update(std::move(batch), 1.0, options_.rank, estimate);
-    if (on_host_) sums.batches.keep_on_host(true);
-  }
+  if (!per_batch) return std::nullopt;
+  sums.batches.keep_on_host(false);
+  const EstimateOptions estimate{options_.method, options_.normalize, unit.name};
+  return Change{&sums.batches, std::move(batch), false, 1.0, options_.rank, estimate, {}};
 }
 
 }  // namespace ogpsa

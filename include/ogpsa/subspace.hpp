@@ -1,5 +1,7 @@
 #pragma once
 
+#include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -49,39 +51,37 @@ class Subspace {
   /// Moves the basis to the host's memory, or back to where the backend computes (BasisStorage::page_locked).
   void keep_on_host(bool on_host) { backend_.keep_on_host(basis_, on_host); }
 
+  /// Columns that are folded into a subspace or, `anew`, take the place of what it holds.
+  struct Change {
+    Subspace* subspace = nullptr;
+    Matrix columns = {};  ///< n x p, consumed
+    bool anew = false;
+    double forgetting = 1;
+    std::optional<RankOptions> rank = RankOptions{};  ///< nothing: no direction is dropped
+    EstimateOptions options = {};
+    std::vector<Index> objectives = {};
+  };
+  /// `replace` and `update` of several subspaces, each its own, of one backend, with what they ask of the backend asked
+  /// together. \throws as those, with all subspaces as they were where it is for bad input.
+  static void apply(std::span<Change> changes);
+
   /// Estimates the subspace anew from the columns of `gradients` (n x m, consumed), by the thin SVD.
   /// \throws InvalidArgument for a wrong number of rows; NonFiniteError; NumericalError (see Orthonormalization).
   void replace(Matrix gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
-    ogpsa::check(rank);
-    Columns columns = measure(gradients.view(), options);
-    bring_into_range(gradients, columns, options);
-    const double tolerance = default_relative_tolerance<T>(gradients.cols());
-    const auto qr = detail::factorize(backend_, gradients.view(), columns.gram, options.method, tolerance, {});
-    const MatrixView<const T> from = gradients.view();
-    take(from, std::move(gradients), qr, columns, rank);
+    apply_one({this, std::move(gradients), true, 1.0, rank, options, {}});
   }
   /// The same from gradients that stay as they are. They are read twice, and the basis is written once, unless their
   /// condition or range, or the chosen method, asks for a copy to work on.
   void replace(MatrixView<const T> gradients, const RankOptions& rank = {}, const EstimateOptions& options = {}) {
-    ogpsa::check(rank);
-    Columns columns = measure(gradients, options);
-    const double tolerance = default_relative_tolerance<T>(gradients.cols);
-    const bool automatic = options.method == Orthonormalization::automatic;
-    if (automatic && detail::in_range(columns.gram)) {
-      if (const auto qr = detail::factorize_at_once<T>(columns.gram, tolerance)) {
-        columns.weigh(options);
-        return take(gradients, {}, *qr, columns, rank);
-      }
-    }
-    Matrix copy = backend_.template unfilled_matrix<T>(gradients.rows, gradients.cols);
-    backend_.copy(gradients, copy.view());
-    replace(std::move(copy), rank, options);
+    Change change{this, {}, true, 1.0, rank, options, {}};
+    Fold fold(change, gradients);
+    run({&fold, 1});
   }
 
   /// Adds the directions of `columns` (n x p, consumed) that the subspace does not hold yet; none is forgotten.
   /// \throws as `replace`.
   void append(Matrix columns, const std::string& name = {}) {
-    fold(std::move(columns), 1.0, nullptr, {.name = name}, {});
+    apply_one({this, std::move(columns), false, 1.0, std::nullopt, {.name = name}, {}});
   }
 
   /// Brand's block update of a truncated SVD (Brand 2006; with forgetting as in Ross et al. 2008): the best rank-k
@@ -92,15 +92,7 @@ class Subspace {
   /// \throws as `replace`.
   void update(Matrix columns, double forgetting = 1.0, const RankOptions& rank = {},
               const EstimateOptions& options = {}, std::span<const Index> objectives = {}) {
-    if (!detail::is_share(forgetting)) {
-      throw InvalidArgument(detail::text({"ogpsa: the forgetting factor is ", forgetting, "; it must be in (0, 1]"}));
-    }
-    ogpsa::check(rank);
-    if (!objectives.empty() && static_cast<Index>(objectives.size()) != columns.cols()) {
-      throw InvalidArgument(detail::text({"ogpsa: an update by ", columns.cols(), " columns names ", objectives.size(),
-                                          " objectives; name one for each column, or none"}));
-    }
-    fold(std::move(columns), forgetting, &rank, options, objectives);
+    apply_one({this, std::move(columns), false, forgetting, rank, options, {objectives.begin(), objectives.end()}});
   }
 
   /// The subspace of both sets of gradients. The objectives stay those of this subspace.
@@ -129,45 +121,45 @@ class Subspace {
                              Eigen::VectorXd objective_norms = {}, B backend = {});
 
  private:
-  /// What was done to the columns before they were factorised.
-  struct Columns {
+  /// A change on its way: its columns are measured, factorised, and multiplied into the new basis.
+  struct Fold {
+    Change* change;
+    MatrixView<const T> columns;  // those of the change, or of the caller
+    Index k;                      // directions of the old basis that are in the new one
+    // Once they are measured:
     Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
-    Eigen::MatrixXd unscale(const Eigen::MatrixXd& r) const {
-      return detail::scaled_columns(r, detail::values(factors));
-    }
-    void weigh(const EstimateOptions& options);
-  };
-
-  /// [Q, columns as factorised] = B r with B = [Q, the first `added` of the columns as they are now] pending.
-  struct Extension {
+    // Once they are factorised: [Q, columns] = [Q, the first `added` of the columns as they are now] pending r, and the
+    // columns and the weighted history have the coordinates `core`.
     Index added = 0;
-    Eigen::MatrixXd r;
-    Eigen::MatrixXd pending;
+    Eigen::MatrixXd r, pending, core, rotation;
+    Eigen::VectorXd singular_values;
+    MatrixView<T> basis;  // the new one
+
+    Fold(Change& change, MatrixView<const T> columns)
+        : change(&change), columns(columns), k(change.anew ? 0 : change.subspace->rank()) {}
+    bool is_nothing() const { return columns.cols == 0 && !change->anew; }
+    bool owns_columns() const {
+      const Matrix& memory = change->columns;
+      return memory.rows() == columns.rows && memory.cols() >= columns.cols && memory.data() == columns.data;
+    }
   };
 
-  Columns measure(MatrixView<const T> gradients, const EstimateOptions& options) const;
-  void bring_into_range(Matrix& gradients, Columns& columns, const EstimateOptions& options) const {
-    columns.factors = detail::bring_into_range(backend_, gradients.view(), columns.gram);
-    columns.weigh(options);
-  }
-  void take(MatrixView<const T> gradients, Matrix memory, const detail::DeferredQr& qr, Columns& columns,
-            const RankOptions& rank);
-  Extension extend(MatrixView<T> columns, const Columns& measured, Orthonormalization method) const;
-  void fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
-            std::span<const Index> objectives);
+  static void apply_one(Change change) { apply(std::span<Change>(&change, 1)); }
+  static void run(std::span<Fold> folds);
+  static void check(const Change& change, MatrixView<const T> columns);
+  static void measure(std::span<Fold> folds);
+  static void rotate(std::span<Fold> folds);
+  MatrixView<T> own(Fold& fold) const;
+  void bring_into_range(Fold& fold, Eigen::MatrixXd& inner) const;
+  void factorize(Fold& fold, Eigen::MatrixXd inner) const;
+  void extend(Fold& fold, Eigen::MatrixXd inner) const;
+  ProductProblem<T> prepare(Fold& fold);
+  void take(Fold& fold, Eigen::MatrixXd gram);
   void set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added, const Eigen::VectorXd& norms,
                       std::span<const Index> slots);
 
-  /// to <- from * rotation, which makes it orthonormal or keeps it so; `to` may be the first columns of `from`.
-  /// \returns R, with the product q R, and the Gram matrix of q
-  std::pair<Eigen::MatrixXd, Eigen::MatrixXd> rotate(MatrixView<const T> from, const Eigen::MatrixXd& rotation,
-                                                     MatrixView<T> to) const {
-    Eigen::MatrixXd r = detail::identity(rotation.cols());
-    Eigen::MatrixXd gram = detail::polish(backend_, to, backend_.multiply(from, rotation, to), r);
-    return {std::move(r), std::move(gram)};
-  }
   void keep_leading(Index k) {
     basis_.resize_columns(k);
     gram_ = detail::leading_columns(detail::leading_rows(gram_, k), k);

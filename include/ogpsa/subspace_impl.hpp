@@ -8,121 +8,210 @@
 namespace ogpsa {
 
 template <class T, class B>
-auto Subspace<T, B>::measure(MatrixView<const T> gradients, const EstimateOptions& options) const -> Columns {
-  const std::string where = detail::text({options.name.empty() ? "" : " of block '", options.name, "'"});
-  if (gradients.rows != dimension()) {
-    throw InvalidArgument(detail::text({"ogpsa: reference gradients", where, " have ", gradients.rows,
-                                        " elements, but the subspace lies in R^", dimension()}));
-  }
-  Columns columns{backend_.gram(gradients, gradients), {}, detail::zeros(gradients.cols)};
-  for (double& factor : detail::values(columns.factors)) factor = 1;
-  if (!detail::in_range(columns.gram)) {
-    if (const Entry bad = backend_.first_non_finite(gradients); bad.found()) {
-      throw NonFiniteError(detail::text(
-          {"ogpsa: reference gradients", where, ": element ", bad.row, " of column ", bad.col,
-           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)"}));
-    }
-  }
-  return columns;
+void Subspace<T, B>::apply(std::span<Change> changes) {
+  std::vector<Fold> folds;
+  folds.reserve(changes.size());
+  for (Change& change : changes) folds.emplace_back(change, std::as_const(change.columns).view());
+  run(folds);
 }
 
-/// Factors and norms of columns in range.
 template <class T, class B>
-void Subspace<T, B>::Columns::weigh(const EstimateOptions& options) {
-  norms = detail::column_norms(gram);
-  for (Index j = 0; j < norms.size(); ++j) {
-    double &norm = detail::at(norms, j), &factor = detail::at(factors, j);
+void Subspace<T, B>::run(std::span<Fold> folds) {
+  for (const Fold& fold : folds) check(*fold.change, fold.columns);
+  measure(folds);
+  rotate(folds);
+}
+
+template <class T, class B>
+void Subspace<T, B>::check(const Change& change, MatrixView<const T> columns) {
+  if (!detail::is_share(change.forgetting)) {
+    throw InvalidArgument(
+        detail::text({"ogpsa: the forgetting factor is ", change.forgetting, "; it must be in (0, 1]"}));
+  }
+  if (change.rank) ogpsa::check(*change.rank);
+  if (!change.objectives.empty() && static_cast<Index>(change.objectives.size()) != columns.cols) {
+    throw InvalidArgument(detail::text({"ogpsa: an update by ", columns.cols, " columns names ",
+                                        change.objectives.size(), " objectives; name one for each column, or none"}));
+  }
+  if (columns.rows == change.subspace->dimension()) return;
+  throw InvalidArgument(
+      detail::text({"ogpsa: reference gradients", detail::of_block(change.options.name), " have ", columns.rows,
+                    " elements, but the subspace lies in R^", change.subspace->dimension()}));
+}
+
+/// Measures and factorises the columns of all folds. No subspace is changed.
+template <class T, class B>
+void Subspace<T, B>::measure(std::span<Fold> folds) {
+  std::vector<GramProblem<T>> problems;
+  for (const Fold& fold : folds) {
+    problems.push_back({fold.columns, fold.columns});
+    problems.push_back({fold.change->subspace->basis().columns(0, fold.k), fold.columns});
+  }
+  if (folds.empty()) return;
+  auto products = folds[0].change->subspace->backend_.grams(std::span<const GramProblem<T>>(problems));
+  for (std::size_t i = 0; i < folds.size(); ++i) {
+    folds[i].gram = std::move(products[2 * i]);
+    if (!folds[i].is_nothing()) folds[i].change->subspace->factorize(folds[i], std::move(products[2 * i + 1]));
+  }
+}
+
+/// The columns of a fold as memory to work in: those that were given away, or a copy.
+template <class T, class B>
+MatrixView<T> Subspace<T, B>::own(Fold& fold) const {
+  Matrix& memory = fold.change->columns;
+  if (!fold.owns_columns()) {
+    memory = backend_.template unfilled_matrix<T>(fold.columns.rows, fold.columns.cols);
+    backend_.copy(fold.columns, memory.view());
+    fold.columns = std::as_const(memory).view();
+  }
+  return memory.view();
+}
+
+template <class T, class B>
+void Subspace<T, B>::bring_into_range(Fold& fold, Eigen::MatrixXd& inner) const {
+  const EstimateOptions& options = fold.change->options;
+  fold.factors = detail::zeros(fold.columns.cols);
+  for (double& factor : detail::values(fold.factors)) factor = 1;
+  if (!detail::in_range(fold.gram)) {
+    if (const Entry bad = backend_.first_non_finite(fold.columns); bad.found()) {
+      throw NonFiniteError(detail::text(
+          {"ogpsa: reference gradients", detail::of_block(options.name), ": element ", bad.row, " of column ", bad.col,
+           " is NaN or infinite; nothing was changed. Check the loss of that batch (or the loss scaler)"}));
+    }
+    const MatrixView<T> columns = own(fold);
+    fold.factors = detail::bring_into_range(backend_, columns, fold.gram);
+    if (fold.k > 0) inner = detail::gram_with(backend_, basis(), columns);
+  }
+  fold.norms = detail::column_norms(fold.gram);
+  for (Index j = 0; j < fold.norms.size(); ++j) {
+    double &norm = detail::at(fold.norms, j), &factor = detail::at(fold.factors, j);
     if (options.normalize_columns) factor = norm > 0 ? 1 / norm : 0.0;
     norm *= factor;
   }
 }
 
-/// The estimate from factorised gradients, which may lie in `memory`; the basis does then, too.
+/// \param inner  Q^T columns
 template <class T, class B>
-void Subspace<T, B>::take(MatrixView<const T> gradients, Matrix memory, const detail::DeferredQr& qr, Columns& columns,
-                          const RankOptions& rank) {
-  const Eigen::MatrixXd coordinates = columns.unscale(qr.r);
-  const auto svd = detail::small_svd(coordinates);
-  const Index k = select_rank(svd.s, dimension(), default_relative_tolerance<T>(gradients.cols), rank);
-  const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, k);
-  if (memory.rows() != dimension() || memory.cols() < k) memory = backend_.template unfilled_matrix<T>(dimension(), k);
-  const Eigen::MatrixXd factor = detail::small_product(qr.pending, rotation);
-  gram_ = rotate(gradients.columns(0, qr.rank), factor, memory.view().columns(0, k)).second;
-  memory.resize_columns(k);
-  basis_ = std::move(memory);
-  singular_values_ = detail::leading(svd.s, k);
-  objectives_ = detail::small_transposed_product(rotation, coordinates);
-  objective_norms_ = std::move(columns.norms);
+void Subspace<T, B>::factorize(Fold& fold, Eigen::MatrixXd inner) const {
+  const Change& change = *fold.change;
+  bring_into_range(fold, inner);
+  extend(fold, std::move(inner));
+  const Index k = fold.k, p = fold.columns.cols;
+  Eigen::VectorXd weights = detail::zeros(k + p);
+  for (Index i = 0; i < k; ++i) detail::at(weights, i) = change.forgetting * detail::at(singular_values_, i);
+  for (Index j = 0; j < p; ++j) detail::at(weights, k + j) = detail::at(fold.factors, j);
+  fold.core = detail::scaled_columns(fold.r, detail::values(weights));
+  const auto svd = detail::small_svd(fold.core);
+  const double tolerance = default_relative_tolerance<T>(k + p);
+  const Index rank = change.rank ? select_rank(svd.s, dimension(), tolerance, *change.rank) : svd.s.size();
+  fold.rotation = detail::leading_columns(svd.u, rank);
+  fold.singular_values = detail::leading(svd.s, rank);
 }
 
-/// An orthonormal basis of Q and more columns, which are consumed.
+/// An orthonormal basis of Q and the columns.
 template <class T, class B>
-auto Subspace<T, B>::extend(MatrixView<T> columns, const Columns& measured, Orthonormalization method) const
-    -> Extension {
-  const Index k = rank(), p = columns.cols;
-  const MatrixView<const T> q = basis_.view();
+void Subspace<T, B>::extend(Fold& fold, Eigen::MatrixXd c) const {
+  const Orthonormalization method = fold.change->options.method;
+  const Index k = fold.k, p = fold.columns.cols;
+  const MatrixView<const T> q = basis().columns(0, k);
   const double tolerance = default_relative_tolerance<T>(k + p);
-  Eigen::MatrixXd c = detail::gram_with(backend_, q, columns);
   if (method == Orthonormalization::automatic) {
-    if (auto qr = detail::factorize_at_once<T>(detail::bordered(gram_, c, measured.gram), tolerance)) {
-      return {p, std::move(qr->r), std::move(qr->pending)};
+    const Eigen::MatrixXd of_basis = k > 0 ? gram_ : Eigen::MatrixXd();
+    if (auto qr = detail::factorize_at_once<T>(detail::bordered(of_basis, c, fold.gram), tolerance)) {
+      fold.added = p;
+      fold.r = std::move(qr->r);
+      fold.pending = std::move(qr->pending);
+      return;
     }
   }
-  // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
-  const Eigen::VectorXd norms = detail::column_norms(measured.gram);
-  backend_.subtract_product(columns, q, c);
-  if (k > 0) {
-    const Eigen::MatrixXd correction = detail::gram_with(backend_, q, columns);
-    backend_.subtract_product(columns, q, correction);
-    detail::add_scaled(detail::values(c), 1, detail::values(correction));
+  const MatrixView<T> columns = own(fold);
+  if (k == 0) {
+    auto qr = detail::factorize(backend_, columns, fold.gram, method, tolerance, {});
+    fold.added = qr.rank;
+    fold.r = std::move(qr.r);
+    fold.pending = std::move(qr.pending);
+    return;
   }
+  // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
+  const Eigen::VectorXd norms = detail::column_norms(fold.gram);
+  backend_.subtract_product(columns, q, c);
+  const Eigen::MatrixXd correction = detail::gram_with(backend_, q, columns);
+  backend_.subtract_product(columns, q, correction);
+  detail::add_scaled(detail::values(c), 1, detail::values(correction));
   const QrFactor qr = detail::orthonormalize_in_range(backend_, columns, detail::gram_of(backend_, columns), method,
                                                       tolerance, detail::values(norms));
   const MatrixView<T> added = columns.columns(0, qr.rank);
-  if (k > 0 && qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
+  if (qr.rank > 0) {  // normalising a small residual magnified what was left of Q in it
     backend_.subtract_product(added, q, detail::gram_with(backend_, q, added));
     Eigen::MatrixXd ignored = detail::identity(qr.rank);
     detail::polish(backend_, added, detail::gram_of(backend_, added), ignored);
   }
-  Eigen::MatrixXd r = detail::leading_columns(detail::identity(k + qr.rank), k);
-  r = detail::side_by_side(r, detail::stacked(c, qr.r));
-  return {qr.rank, std::move(r), detail::identity(k + qr.rank)};
+  fold.added = qr.rank;
+  fold.r = detail::side_by_side(detail::leading_columns(detail::identity(k + qr.rank), k), detail::stacked(c, qr.r));
+  fold.pending = detail::identity(k + qr.rank);
 }
 
+/// Makes the new bases. All that may fail is behind us, but for a lack of memory, which leaves the bases as they were.
 template <class T, class B>
-void Subspace<T, B>::fold(Matrix columns, double forgetting, const RankOptions* rank, const EstimateOptions& options,
-                          std::span<const Index> objectives) {
-  Columns measured = measure(columns.view(), options);
-  bring_into_range(columns, measured, options);
-  const Index k = this->rank();
-  const Index p = columns.cols();
-  if (p == 0) return;
-  const Extension extension = extend(columns.view(), measured, options.method);
-  const Index size = k + extension.added;
-  // The weighted history and the new columns, in coordinates of the basis of both.
-  Eigen::VectorXd weights = detail::zeros(k + p);
-  for (Index i = 0; i < k; ++i) detail::at(weights, i) = forgetting * detail::at(singular_values_, i);
-  for (Index j = 0; j < p; ++j) detail::at(weights, k + j) = detail::at(measured.factors, j);
-  const Eigen::MatrixXd core = detail::scaled_columns(extension.r, detail::values(weights));
-  const auto svd = detail::small_svd(core);
-  const Index found = svd.s.size();
-  const Index kept = rank ? select_rank(svd.s, dimension(), default_relative_tolerance<T>(k + p), *rank) : found;
-  const Eigen::MatrixXd rotation = detail::leading_columns(svd.u, kept);
+void Subspace<T, B>::rotate(std::span<Fold> folds) {
+  std::vector<ProductProblem<T>> problems;
+  std::vector<Eigen::MatrixXd> grams;
+  try {
+    for (Fold& fold : folds) {
+      problems.push_back(fold.is_nothing() ? ProductProblem<T>{} : fold.change->subspace->prepare(fold));
+    }
+    if (!folds.empty()) {
+      grams = folds[0].change->subspace->backend_.multiply(std::span<const ProductProblem<T>>(problems));
+    }
+  } catch (...) {
+    for (const Fold& fold : folds) fold.change->subspace->basis_.resize_columns(fold.change->subspace->gram_.rows());
+    throw;
+  }
+  for (std::size_t i = 0; i < folds.size(); ++i) {
+    if (!folds[i].is_nothing()) folds[i].change->subspace->take(folds[i], std::move(grams[i]));
+  }
+}
 
-  // In place: all that may fail is behind us, but for a lack of memory, which leaves the basis as it was.
-  basis_.resize_columns(size);
-  const MatrixView<T> all = basis_.view(), q = all.columns(0, kept);
-  if (size > k) backend_.copy(MatrixView<const T>(columns.view().columns(0, size - k)), all.columns(k, size - k));
-  auto [r, gram] = rotate(MatrixView<const T>(all), detail::small_product(extension.pending, rotation), q);
-  basis_.resize_columns(kept);
-  gram_ = std::move(gram);
+/// The product that gives the new basis: in the place of the old one or of the columns, or in new memory.
+template <class T, class B>
+ProductProblem<T> Subspace<T, B>::prepare(Fold& fold) {
+  const Index k = fold.k, rank = fold.rotation.cols();
+  const Eigen::MatrixXd factor = detail::small_product(fold.pending, fold.rotation);
+  if (k > 0) {
+    basis_.resize_columns(k + fold.added);
+    const MatrixView<T> all = basis_.view();
+    if (fold.added > 0) backend_.copy(fold.columns.columns(0, fold.added), all.columns(k, fold.added));
+    fold.basis = all.columns(0, rank);
+    return {all, factor, fold.basis};
+  }
+  Matrix& memory = fold.change->columns;
+  if (!fold.owns_columns()) memory = backend_.template unfilled_matrix<T>(dimension(), rank);
+  fold.basis = memory.view().columns(0, rank);
+  return {fold.columns.columns(0, fold.added), factor, fold.basis};
+}
+
+/// \param gram  of the new basis
+template <class T, class B>
+void Subspace<T, B>::take(Fold& fold, Eigen::MatrixXd gram) {
+  const Index k = fold.k, p = fold.columns.cols, rank = fold.rotation.cols();
+  Eigen::MatrixXd r = detail::identity(rank);
+  gram_ = detail::polish(backend_, fold.basis, std::move(gram), r);
   // Coordinates follow every turn of the basis exactly, or they would drift over many updates.
-  const Eigen::MatrixXd turn = detail::small_product(rotation, detail::inverse_upper(r));
-  const Eigen::MatrixXd old = detail::small_product(detail::leading_columns(extension.r, k), objectives_);
-  const Eigen::MatrixXd coordinates = detail::trailing_columns(core, p);
-  singular_values_ = detail::leading(svd.s, kept);
+  const Eigen::MatrixXd turn = detail::small_product(fold.rotation, detail::inverse_upper(r));
+  const Eigen::MatrixXd coordinates = detail::trailing_columns(fold.core, p);
+  const bool anew = fold.change->anew;
+  const Eigen::MatrixXd old =
+      detail::small_product(detail::leading_columns(fold.r, k), anew ? Eigen::MatrixXd(0, 0) : objectives_);
+  if (k == 0) basis_ = std::move(fold.change->columns);
+  basis_.resize_columns(rank);
+  singular_values_ = std::move(fold.singular_values);
+  std::vector<Index> slots = std::move(fold.change->objectives);
+  if (anew) {
+    slots.resize(static_cast<std::size_t>(p));
+    std::iota(slots.begin(), slots.end(), Index{0});
+  }
   set_objectives(detail::small_transposed_product(turn, old), detail::small_transposed_product(turn, coordinates),
-                 measured.norms, objectives);
+                 fold.norms, slots);
 }
 
 template <class T, class B>

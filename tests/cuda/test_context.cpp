@@ -90,6 +90,8 @@ TEST_CASE("context: any call that fails becomes an error with its name, and leav
         Device::instance().fail_at = at;
         const Cuda second(CudaOptions{});
         second.first_non_finite(gradient.const_views()[0]);
+        const MatrixView<const float> wide(static_cast<const float*>(gradient.const_views()[0].data), 2000, 20);
+        second.gram(wide, wide);
         refresh(projector, other);
         refreshed = true;
         projector.project_gradients(gradient.views());
@@ -310,6 +312,41 @@ TEST_CASE("context: a batch of reference gradients is waited for once, however m
   for (int batch = 0; batch < 3; ++batch) collector.add(0, gradients);
   CHECK(calls.of("cudaStreamSynchronize") == 3);
   projector.finish_refresh(std::move(collector), 0);
+}
+
+TEST_CASE("context: a refresh of flat blocks waits as often, however many there are") {
+  for (const Collect collect : {Collect::objective, Collect::batch}) {
+    CAPTURE(static_cast<int>(collect));
+    std::vector<Index> waits;
+    for (const int count : {2, 20}) {
+      std::vector<BlockSpec> many;
+      for (int b = 0; b < count; ++b) many.push_back({.name = "b" + std::to_string(b), .cols = 3000 + 100 * b});
+      Projector<float, Cuda> projector(
+          many, {.policy = RefreshPolicy::streaming, .reference = {.collect = collect, .rank = {.max_rank = 4}}},
+          Cuda(CudaOptions{}));
+      Random random(7);
+      const auto refresh = [&](Index step) {
+        std::vector<std::unique_ptr<test::DeviceTensor<float>>> tensors;
+        std::vector<ConstTensorView> gradients;
+        for (const auto& block : many) {
+          std::vector<float> values;
+          for (Index i = 0; i < block.cols; ++i) values.push_back(static_cast<float>(random.normal()));
+          tensors.push_back(std::make_unique<test::DeviceTensor<float>>(values));
+          gradients.push_back(tensors.back()->view());
+        }
+        auto collector = projector.begin_refresh();
+        collector.add(0, gradients);
+        const CountedCalls calls;
+        projector.finish_refresh(std::move(collector), step);
+        return calls.of("cudaStreamSynchronize");
+      };
+      refresh(0);
+      waits.push_back(refresh(1));
+    }
+    CHECK(waits[0] > 0);
+    CHECK(waits[1] == waits[0]);
+    CHECK(waits[1] <= 5);
+  }
 }
 
 TEST_CASE("context: backends made without options share one context, and devices do not") {

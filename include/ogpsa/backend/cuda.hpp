@@ -54,6 +54,20 @@ class CudaBackend {
     for (Index i = 0; i < count; ++i) f(i);
   }
 
+  /// As many in one batch as one column of doubles of each fits in its memory.
+  template <class F>
+  void for_batches(std::span<const Index> sizes, F&& f) const {
+    const Index count = static_cast<Index>(sizes.size());
+    const Index most = static_cast<Index>(session()->batch_bytes() / sizeof(double));
+    for (Index first = 0, last = 0; first < count; first = last) {
+      Index elements = 0;
+      do {
+        elements += sizes[static_cast<std::size_t>(last++)];
+      } while (last < count && elements + sizes[static_cast<std::size_t>(last)] <= most);
+      f(first, last);
+    }
+  }
+
   template <class T>
   CudaMatrix<T> matrix(Index rows, Index cols) const {
     return {rows, cols, context_};
@@ -181,14 +195,28 @@ class CudaBackend {
   }
   template <class T>
   Eigen::MatrixXd gram(MatrixView<const T> a, MatrixView<const T> b) const {
-    Eigen::MatrixXd product = detail::cuda::gram(session(), a, b);
-    all_reduce({product.data(), static_cast<std::size_t>(product.size())});
-    return product;
+    const GramProblem<T> problem{a, b};
+    return grams(std::span<const GramProblem<T>>(&problem, 1)).front();
+  }
+  template <class T>
+  std::vector<Eigen::MatrixXd> grams(std::span<const GramProblem<T>> problems) const {
+    auto sums = detail::cuda::grams(session(), problems);
+    all_reduce(sums);
+    return detail::cuda::cut(sums, problems);
   }
   template <class T>
   Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) const {
-    detail::cuda::multiply(session(), a, x, to);
-    return gram(MatrixView<const T>(to), MatrixView<const T>(to));
+    const ProductProblem<T> problem{a, x, to};
+    return multiply(std::span<const ProductProblem<T>>(&problem, 1)).front();
+  }
+  /// Each product, and the Gram matrices of all of them.
+  template <class T>
+  std::vector<Eigen::MatrixXd> multiply(std::span<const ProductProblem<T>> problems) const {
+    const auto session = this->session();
+    detail::cuda::multiply(session, problems);
+    std::vector<GramProblem<T>> of_products;
+    for (const auto& problem : problems) of_products.push_back({problem.to, problem.to});
+    return grams(std::span<const GramProblem<T>>(of_products));
   }
   template <class T>
   void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {

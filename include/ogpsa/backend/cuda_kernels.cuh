@@ -6,4 +6,5 @@
 #include "cuda/kernels/elements.cuh"
 #include "cuda/kernels/fused.cuh"
 #include "cuda/kernels/matrices.cuh"
+#include "cuda/kernels/products.cuh"
 #include "cuda/kernels/vectors.cuh"

@@ -31,9 +31,17 @@ class EigenBackend {
     if (sum_over_ranks_ && !sums.empty()) sum_over_ranks_(sums);
   }
 
+  /// In order where tasks may ask for sums over the ranks.
   template <class F>
   void for_each(Index count, F&& f) const {
-    detail::parallel_for(count, f);
+    detail::parallel_for(count, !sums_over_ranks(), f);
+  }
+  /// Each task alone, while its memory is in the cache; all at once where that makes one sum over the ranks of many.
+  template <class F>
+  void for_batches(std::span<const Index> sizes, F&& f) const {
+    const Index count = static_cast<Index>(sizes.size());
+    if (sums_over_ranks() && count > 0) return f(Index{0}, count);
+    for_each(count, [&](Index i) { f(i, i + 1); });
   }
 
   /// Memory of the caller may stand for a matrix of this backend.
@@ -167,6 +175,18 @@ class EigenBackend {
     return squares;
   }
   template <class T>
+  std::vector<Eigen::MatrixXd> grams(std::span<const GramProblem<T>> problems) const {
+    std::vector<Eigen::MatrixXd> products;
+    for (const auto& [a, b] : problems) products.push_back(detail::gram(BasisView<T>(a), BasisView<T>(b)));
+    return reduced(std::move(products));
+  }
+  template <class T>
+  std::vector<Eigen::MatrixXd> multiply(std::span<const ProductProblem<T>> problems) const {
+    std::vector<Eigen::MatrixXd> squares;
+    for (const auto& [a, x, to] : problems) squares.push_back(detail::multiply(a, x, to));
+    return reduced(std::move(squares));
+  }
+  template <class T>
   void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::MatrixXd& c) const {
     detail::subtract_product(a, q, c);
   }
@@ -267,6 +287,19 @@ class EigenBackend {
       }
     }
     return Eigen::Map<const Eigen::VectorXd>(values->data(), n);
+  }
+  /// The sums over the ranks of some matrices, in one.
+  std::vector<Eigen::MatrixXd> reduced(std::vector<Eigen::MatrixXd> matrices) const {
+    if (!sums_over_ranks()) return matrices;
+    std::vector<double> sums;
+    for (const auto& matrix : matrices) sums.insert(sums.end(), matrix.data(), matrix.data() + matrix.size());
+    all_reduce(sums);
+    const double* from = sums.data();
+    for (auto& matrix : matrices) {
+      std::copy_n(from, matrix.size(), matrix.data());
+      from += matrix.size();
+    }
+    return matrices;
   }
   /// Calls f(first element, how many) for the segments of a tensor, in parallel.
   template <class F>

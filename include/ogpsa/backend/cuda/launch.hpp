@@ -17,7 +17,9 @@ using ogpsa_cuda::ChangeParameters, ogpsa_cuda::MeasureParameters, ogpsa_cuda::V
 using ogpsa_cuda::Combination, ogpsa_cuda::GatherParameters, ogpsa_cuda::RowsEntry;
 using ogpsa_cuda::CopyParameters, ogpsa_cuda::ElementwiseParameters, ogpsa_cuda::Operation;
 using ogpsa_cuda::FusedEntry, ogpsa_cuda::FusedParameters, ogpsa_cuda::FusedStep, ogpsa_cuda::kFusedTask;
+using ogpsa_cuda::GramEntry, ogpsa_cuda::GramParameters, ogpsa_cuda::kTile;
 using ogpsa_cuda::kColumnPart, ogpsa_cuda::kNone, ogpsa_cuda::kThreads, ogpsa_cuda::kVectorTask;
+using ogpsa_cuda::kMostFactors, ogpsa_cuda::kMostProducts, ogpsa_cuda::ProductEntry, ogpsa_cuda::ProductParameters;
 using ogpsa_cuda::PanelEntry, ogpsa_cuda::PanelParameters;
 
 static_assert(static_cast<int>(DType::float32) == 0 && static_cast<int>(DType::float64) == 1 &&
@@ -46,6 +48,8 @@ enum Slot : std::size_t {
   kSolver,
   kInfo,
   kSquares,
+  kTiles,  // and the rows of their results in the next slot
+  kNarrow = kTiles + 2,
   kRemoved,
   kRounded
 };

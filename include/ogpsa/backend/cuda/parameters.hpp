@@ -11,7 +11,9 @@ inline constexpr int kThreads = 256;         // of a block
 inline constexpr Index kColumnPart = 4096;   // elements of a column that a block handles
 inline constexpr Index kVectorTask = 16384;  // elements of a vector that a block handles
 inline constexpr Index kFusedTask = 4096;    // the same where it measures some and changes others in one launch
-inline constexpr double kNone = 1e300;       // an index that is none; indices are exact in a double
+inline constexpr int kTile = 4;              // columns of a tall matrix that are multiplied with as many others
+inline constexpr int kMostFactors = 64, kMostProducts = 8;  // columns of a tall matrix, and of its product
+inline constexpr double kNone = 1e300;                      // an index that is none; indices are exact in a double
 
 // Data types (`dtype`) are numbered as ogpsa::DType.
 
@@ -146,6 +148,38 @@ struct FusedParameters {
   double* partial;
   double* results;
   unsigned int* state;  // tasks taken, and then three numbers for each vector; all zero before and after
+};
+
+// Some columns of two tall matrices (at most kTile of each), whose products are asked for.
+struct GramEntry {
+  const void* a;
+  const void* b;
+  Index rows, a_stride, b_stride;
+  Index first_task;
+  int a_cols, b_cols;
+};
+
+// For each task of each entry, kTile * kTile numbers: a^T b over its rows, column by column.
+struct GramParameters {
+  const GramEntry* entries;
+  Index count;
+  double* partial;
+};
+
+// A tall matrix times a small one, and where the product goes, which may be the first columns of `a`.
+struct ProductEntry {
+  const void* a;
+  void* to;
+  Index rows, a_stride, to_stride;
+  Index first_task;
+  Index factor;         // where the small matrix (a_cols x to_cols) starts
+  int a_cols, to_cols;  // at most kMostFactors and kMostProducts
+};
+
+struct ProductParameters {
+  const ProductEntry* entries;
+  Index count;
+  const double* factors;
 };
 
 // A part of a matrix in its own memory, and in the arithmetic type.

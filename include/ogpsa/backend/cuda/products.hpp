@@ -1,14 +1,16 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
+#include <utility>
 #include <vector>
 
-#include "ogpsa/backend/cuda/launch.hpp"
+#include "ogpsa/backend/cuda/narrow_products.hpp"
 #include "ogpsa/backend/gemm.hpp"
 
 /// \file
-/// Products by cuBLAS. Gram matrices and what is made from them are computed in double, a panel of rows at a time
-/// (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
+/// Products by cuBLAS, and which of tall matrices go to our own kernels. Gram matrices and what is made from them are
+/// computed in double, a panel of rows at a time (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
 
 namespace ogpsa::detail::cuda {
 
@@ -53,10 +55,10 @@ MatrixView<const double> in_double(const Session& session, Slot slot, MatrixView
   return panel;
 }
 
-/// a^T b. Short sums by cuBLAS, added by `gather`, so that the error does not grow with the number of rows.
+/// a^T b, to device memory. Short sums by cuBLAS, added by `gather`, so that the error does not grow with the number of
+/// rows.
 template <class T>
-Eigen::MatrixXd gram(const Session& session, MatrixView<const T> a, MatrixView<const T> b) {
-  if (a.cols == 0 || b.cols == 0 || a.rows == 0) return Eigen::MatrixXd::Zero(a.cols, b.cols);
+void gram(const Session& session, MatrixView<const T> a, MatrixView<const T> b, double* sum) {
   const CublasSession cublas(*session);
   const Index part = sizeof(T) == 8 ? 64 : 256;
   const Index size = a.cols * b.cols;
@@ -64,7 +66,7 @@ Eigen::MatrixXd gram(const Session& session, MatrixView<const T> a, MatrixView<c
   const Index panels = (a.rows + most - 1) / most;
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
   double* partial = session->scratch<double>(kPartial, (most + part - 1) / part * size);
-  double* results = session->scratch<double>(kResults, (panels + 1) * size);
+  double* results = session->scratch<double>(kProduct, panels * size);
   for (Index p = 0; p < panels; ++p) {
     const Index first = p * most, count = std::min(most, a.rows - first);
     const auto pa = in_double(session, kPanel, a.row_range(first, count));
@@ -79,16 +81,59 @@ Eigen::MatrixXd gram(const Session& session, MatrixView<const T> a, MatrixView<c
     }
     gather(session, Combination::sum, {{0, full + (rest > 0), size, 0}}, partial, results + p * size);
   }
-  double* sum = results + panels * size;
   gather(session, Combination::sum, {{0, panels, size, 0}}, results, sum);
-  const auto host = session->fetch(sum, size);
-  return Eigen::Map<const Eigen::MatrixXd>(host.data(), a.cols, b.cols);
+}
+
+/// a^T b of each problem, column by column, one after the other. The host waits once for all of them.
+template <class T>
+std::vector<double> grams(const Session& session, std::span<const GramProblem<T>> problems) {
+  NarrowGrams<T> narrow;
+  std::vector<std::pair<const GramProblem<T>*, Index>> others;
+  Index size = 0, of_others = 0;
+  for (const auto& problem : problems) {
+    const Index own = problem.a.cols * problem.b.cols;
+    if (own > 0 && problem.a.rows > 0 && NarrowGrams<T>::takes(problem)) {
+      narrow.add(problem, size);
+    } else if (own > 0 && problem.a.rows > 0) {
+      others.push_back({&problem, size});
+      of_others += own;
+    }
+    size += own;
+  }
+  double* results = session->scratch<double>(kResults, std::max<Index>(narrow.results() + of_others, 1));
+  narrow.enqueue(session, results);
+  Index at = narrow.results();
+  for (const auto& [problem, to] : others) {
+    gram(session, problem->a, problem->b, results + at);
+    at += problem->a.cols * problem->b.cols;
+  }
+  const auto host = session->fetch(results, at);
+  std::vector<double> sums(static_cast<std::size_t>(size));
+  narrow.read(host.data(), sums);
+  const double* from = host.data() + narrow.results();
+  for (const auto& [problem, to] : others) {
+    const Index own = problem->a.cols * problem->b.cols;
+    std::copy_n(from, own, sums.data() + to);
+    from += own;
+  }
+  return sums;
+}
+
+/// The matrices that `grams` gave one after the other.
+template <class T>
+std::vector<Eigen::MatrixXd> cut(const std::vector<double>& sums, std::span<const GramProblem<T>> problems) {
+  std::vector<Eigen::MatrixXd> matrices;
+  const double* from = sums.data();
+  for (const auto& [a, b] : problems) {
+    matrices.push_back(Eigen::Map<const Eigen::MatrixXd>(from, a.cols, b.cols));
+    from += a.cols * b.cols;
+  }
+  return matrices;
 }
 
 /// to <- a x, where `to` may be the first columns of a
 template <class T>
 void multiply(const Session& session, MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) {
-  if (a.empty() || x.cols() == 0) return;
   const CublasSession cublas(*session);
   const double* factor = session->upload(kFactors, x.data(), x.size());
   const Index most = panel_rows(a.rows, a.cols + x.cols(), kThreads);
@@ -101,6 +146,21 @@ void multiply(const Session& session, MatrixView<const T> a, const Eigen::Matrix
     copy(session, strided(MatrixView<double>(product, count, x.cols())), strided(to.row_range(first, count)), count,
          x.cols());
   }
+}
+
+/// Each product.
+template <class T>
+void multiply(const Session& session, std::span<const ProductProblem<T>> problems) {
+  NarrowProducts<T> narrow;
+  for (const auto& problem : problems) {
+    if (problem.a.empty() || problem.to.empty()) continue;
+    if (NarrowProducts<T>::takes(problem)) {
+      narrow.add(problem);
+    } else {
+      multiply(session, problem.a, problem.x, problem.to);
+    }
+  }
+  narrow.enqueue(session);
 }
 
 /// a <- a - q c
