@@ -13,14 +13,18 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 folder, out = map(Path, sys.argv[1:])
-limit, by_rank, by_size = 0, defaultdict(list), defaultdict(list)
+limit, best = 0, defaultdict(float)
 for row in json.loads((folder / "scaling.json").read_text())["benchmarks"]:
-    if row["name"].startswith("copy"):
+    if row["name"].startswith("copy") and row["run_type"] == "iteration":
         limit = max(limit, row["GB/s"])
     elif match := re.match(r"project/n:(\d+)/K:(\d+)", row["name"]):
-        n, k = map(int, match.groups())
-        by_rank[k].append((n, row["GB/s"]))
-        by_size[n].append((k, row["GB/s"]))
+        if row["run_type"] == "iteration":  # the best of all repetitions
+            key = tuple(map(int, match.groups()))
+            best[key] = max(best[key], row["GB/s"])
+by_rank, by_size = defaultdict(list), defaultdict(list)
+for (n, k), rate in best.items():
+    by_rank[k].append((n, rate))
+    by_size[n].append((k, rate))
 
 
 def plot(name, lines, x_name, base):

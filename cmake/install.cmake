@@ -13,7 +13,7 @@ configure_package_config_file(cmake/ogpsa-config.cmake.in ${PROJECT_BINARY_DIR}/
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/ogpsa-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/ogpsa-config.cmake ${PROJECT_BINARY_DIR}/ogpsa-config-version.cmake
-              cmake/OgpsaLibTorch.cmake cmake/OgpsaCuda.cmake cmake/ogpsa_cuda_kernels.cmake
+              cmake/OgpsaCompiled.cmake cmake/OgpsaLibTorch.cmake cmake/OgpsaCuda.cmake cmake/ogpsa_cuda_kernels.cmake
         DESTINATION ${package_dir})
 
 # The .pc file names folders relative to itself, so an installed tree can be moved.

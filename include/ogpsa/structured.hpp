@@ -144,9 +144,22 @@ class KroneckerFactor {
     }
     const auto eigenvalues = backend.eigenvectors(std::span<const EigenProblem<T>>(problems));
     std::vector<Subspace<T, B>> result(factors.size());
-    for_each_factor([&](std::size_t i) {
-      result[i] = solved(i) ? factors[i]->from_eigenvectors(std::move(vectors[i]), eigenvalues[problem_of[i]], rank)
-                            : factors[i]->from_stream(rank);
+    std::vector<Index> sizes;
+    for (const Matrix& v : vectors) sizes.push_back(v.rows() * v.cols());
+    backend.for_batches(std::span<const Index>(sizes), [&](Index first, Index last) {
+      std::vector<GramProblem<T>> bases;
+      std::vector<Eigen::VectorXd> values;
+      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+        values.push_back(solved(i) ? factors[i]->keep_leading(vectors[i], eigenvalues[problem_of[i]], rank)
+                                   : Eigen::VectorXd());
+        bases.push_back({vectors[i].view(), vectors[i].view()});
+      }
+      auto grams = backend.grams(std::span<const GramProblem<T>>(bases));
+      for (auto i = static_cast<std::size_t>(first), at = std::size_t{0}; i < static_cast<std::size_t>(last);
+           ++i, ++at) {
+        result[i] = solved(i) ? factors[i]->from_eigenvectors(std::move(vectors[i]), std::move(grams[at]), values[at])
+                              : factors[i]->from_stream(rank);
+      }
     });
     return result;
   }
@@ -190,20 +203,24 @@ class KroneckerFactor {
     const Index most = std::clamp<Index>(static_cast<Index>(share), 1, dimension_);
     return rank.max_rank > 0 ? std::min(most, rank.max_rank) : most;
   }
-  /// \param vectors      leading eigenvectors of the moment, `most` of them
-  /// \param eigenvalues  all, descending
-  Subspace<T, B> from_eigenvectors(Matrix vectors, const Eigen::VectorXd& eigenvalues, const RankOptions& rank) const {
+  /// Keeps as many leading eigenvectors as are asked for.
+  /// \param eigenvalues  all, descending \returns the singular values of those
+  Eigen::VectorXd keep_leading(Matrix& vectors, const Eigen::VectorXd& eigenvalues, const RankOptions& rank) const {
     Eigen::VectorXd singular = eigenvalues;
     for (double& value : detail::values(singular)) value = std::sqrt(std::max(value, 0.0));
     // Eigenvalues are known to u times the largest: half of the digits of the singular values.
     const double tolerance = std::sqrt(default_relative_tolerance<T>(dimension_));
     const Index k = std::min(vectors.cols(), select_rank(singular, dimension_, tolerance, rank));
     vectors.resize_columns(k);
-    Eigen::MatrixXd ignored = detail::identity(k);
-    detail::polish(backend_, vectors.view(), detail::gram_of(backend_, vectors.view()), ignored);
     singular = detail::leading(singular, k);
     detail::scale(detail::values(singular), std::ldexp(1.0, exponent()));
-    return Subspace<T, B>::from_parts(std::move(vectors), std::move(singular), {}, {}, backend_);
+    return singular;
+  }
+  /// \param gram  of the vectors
+  Subspace<T, B> from_eigenvectors(Matrix vectors, Eigen::MatrixXd gram, Eigen::VectorXd singular) const {
+    Eigen::MatrixXd ignored = detail::identity(vectors.cols());
+    gram = detail::polish(backend_, vectors.view(), std::move(gram), ignored);
+    return Subspace<T, B>::from_parts(std::move(vectors), std::move(gram), std::move(singular), {}, {}, backend_);
   }
   /// Of a long side, or of one without anything in it.
   Subspace<T, B> from_stream(const RankOptions& rank) const {

@@ -146,6 +146,10 @@ class Subspace {
     }
   };
 
+  template <class, class>
+  friend class KroneckerFactor;
+  static Subspace from_parts(Matrix basis, Eigen::MatrixXd gram, Eigen::VectorXd singular_values,
+                             Eigen::MatrixXd objectives, Eigen::VectorXd objective_norms, B backend);
   static void apply_one(Change change) { apply(std::span<Change>(&change, 1)); }
   static void run(std::span<Fold> folds);
   static void check(const Change& change, MatrixView<const T> columns);

@@ -232,6 +232,15 @@ void Subspace<T, B>::set_objectives(const Eigen::MatrixXd& rotated, const Eigen:
 template <class T, class B>
 Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular_values, Eigen::MatrixXd objectives,
                                           Eigen::VectorXd objective_norms, B backend) {
+  Eigen::MatrixXd gram = detail::gram_of(backend, basis.view());
+  return from_parts(std::move(basis), std::move(gram), std::move(singular_values), std::move(objectives),
+                    std::move(objective_norms), std::move(backend));
+}
+
+/// The same where the Gram matrix of the basis is known.
+template <class T, class B>
+Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::MatrixXd gram, Eigen::VectorXd singular_values,
+                                          Eigen::MatrixXd objectives, Eigen::VectorXd objective_norms, B backend) {
   const Index k = basis.cols();
   if (singular_values.size() != k || (objectives.size() > 0 && objectives.rows() != k) ||
       objective_norms.size() != objectives.cols()) {
@@ -245,7 +254,6 @@ Subspace<T, B> Subspace<T, B>::from_parts(Matrix basis, Eigen::VectorXd singular
       !detail::all_finite(detail::values(objectives)) || !detail::all_finite(detail::values(objective_norms))) {
     throw InvalidArgument("ogpsa: singular values must be finite and not negative, and objectives finite");
   }
-  Eigen::MatrixXd gram = detail::gram_of(backend, basis.view());
   const double error = detail::distance_from_identity(gram);
   if (!(error <= 16 * detail::unit_roundoff<T>())) {
     throw InvalidArgument(
