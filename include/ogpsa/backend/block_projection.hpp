@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -257,20 +258,29 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
   for (std::size_t t = 0; t < tasks.size(); ++t) norms[tasks[t].piece].after += parts[t];
 }
 
+/// Bytes of a piece and its basis up to which one thread projects it alone. While one thread has to wait for memory,
+/// another then goes on with what it has in the cache; but all that the threads have in hand has to fit the shared
+/// cache, which is taken to be 32 MiB. Several for each thread are needed, so that none waits long for another at the
+/// end.
+inline Index largest_alone(Index bytes_of_all) {
+  constexpr Index shared = Index{32} << 20, always = Index{1} << 20;
+  return std::max(always, std::min(shared / max_threads(), bytes_of_all / (8 * max_threads())));
+}
+
 /// Measures and changes pieces that share no coefficients with each other, each as soon as it is measured, when most of
 /// it is still in the cache: small ones side by side, large ones by all threads together.
 template <class T>
 void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearChange> changes,
              std::vector<PieceCoefficients>& measured, std::vector<PieceNorms>& norms) {
-  constexpr Index small = Index{1} << 20;  // bytes: half of a core's second-level cache, or less
   measured.resize(pieces.size());
   norms.resize(pieces.size());
-  std::vector<std::size_t> together, alone;
-  for (std::size_t p = 0; p < pieces.size(); ++p) {
-    const Index row = static_cast<Index>(sizeof(T)) + pieces[p].left.cols * bytes_of<T>(pieces[p].left.storage);
-    const Index bytes = pieces[p].fast * pieces[p].slow * row;
-    (bytes <= small ? together : alone).push_back(p);
+  std::vector<Index> bytes;
+  for (const auto& [tensor, fast, slow, left, right, origin] : pieces) {
+    bytes.push_back(fast * slow * (static_cast<Index>(sizeof(T)) + left.cols * bytes_of<T>(left.storage)));
   }
+  const Index largest = largest_alone(std::accumulate(bytes.begin(), bytes.end(), Index{0}));
+  std::vector<std::size_t> side_by_side, others;
+  for (std::size_t p = 0; p < pieces.size(); ++p) (bytes[p] <= largest ? side_by_side : others).push_back(p);
   const auto project_one = [&](std::size_t p) {
     std::vector<PieceCoefficients> own;
     std::vector<PieceNorms> own_norms;
@@ -280,9 +290,9 @@ void project(std::span<const ProjectionPiece<T>> pieces, std::span<const LinearC
     measured[p] = std::move(own[0]);
     norms[p] = own_norms[0];
   };
-  parallel_for(static_cast<Index>(together.size()), worth_threads(pieces),
-               [&](Index i) { project_one(together[static_cast<std::size_t>(i)]); });
-  for (const std::size_t p : alone) project_one(p);
+  parallel_for(static_cast<Index>(side_by_side.size()), worth_threads(pieces),
+               [&](Index i) { project_one(side_by_side[static_cast<std::size_t>(i)]); });
+  for (const std::size_t p : others) project_one(p);
 }
 
 /// The first piece with a value of |x| >= 2^exponent, or one that is not finite, or -1.

@@ -12,6 +12,15 @@
 
 namespace ogpsa::detail {
 
+/// Threads that a parallel loop may have; 1 without OpenMP.
+inline Index max_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
 /// Runs f(0) .. f(count - 1), on all threads where it is worth it, OpenMP is on and the caller is not itself in a
 /// parallel region.
 /// Tasks must be independent; what they compute may not depend on who runs them. Throws what the first failing task
