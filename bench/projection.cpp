@@ -56,7 +56,8 @@ BENCHMARK(project<bfloat16>)
 void project_stored(benchmark::State& state) {
   const auto blocks = bench::llama_135m();
   const Index k = state.range(0);
-  const auto storage = static_cast<BasisStorage>(state.range(1));
+  constexpr BasisStorage storages[] = {BasisStorage::full, BasisStorage::bfloat16, BasisStorage::int8};
+  const BasisStorage storage = storages[state.range(1)];
   const auto projector =
       bench::random_projector(blocks, k, {.projection = {.known_finite = true}, .basis_storage = storage});
   Gradients<float> gradients(blocks);

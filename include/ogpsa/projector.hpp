@@ -178,3 +178,4 @@ class Projector {
 }  // namespace ogpsa
 
 #include "ogpsa/projector_impl.hpp"
+#include "ogpsa/projector_refresh.hpp"
