@@ -130,15 +130,16 @@ class Subspace {
     Eigen::MatrixXd gram;     // of the columns as factorised
     Eigen::VectorXd norms;    // of the columns as they weigh in the estimate
     Eigen::VectorXd factors;  // column as given (or normalised) = factor * column as factorised
-    // Once they are factorised: [Q, columns] = [Q, the first `added` of the columns as they are now] pending r, and the
+    // Once they are factorised: [Q, columns] = [Q, the first ones of the columns as they are now] pending r, and the
     // columns and the weighted history have the coordinates `core`.
-    Index added = 0;
-    Eigen::MatrixXd r, pending, core, rotation;
+    detail::DeferredQr qr;
+    Eigen::MatrixXd core, rotation;
     Eigen::VectorXd singular_values;
     MatrixView<T> basis;  // the new one
 
     Fold(Change& change, MatrixView<const T> columns)
         : change(&change), columns(columns), k(change.anew ? 0 : change.subspace->rank()) {}
+    Index added() const { return qr.rank - k; }  // columns that the basis takes up
     bool is_nothing() const { return columns.cols == 0 && !change->anew; }
     bool owns_columns() const {
       const Matrix& memory = change->columns;
@@ -158,7 +159,7 @@ class Subspace {
   MatrixView<T> own(Fold& fold) const;
   void bring_into_range(Fold& fold, Eigen::MatrixXd& inner) const;
   void factorize(Fold& fold, Eigen::MatrixXd inner) const;
-  void extend(Fold& fold, Eigen::MatrixXd inner) const;
+  detail::DeferredQr extend(Fold& fold, Eigen::MatrixXd inner) const;
   ProductProblem<T> prepare(Fold& fold);
   void take(Fold& fold, Eigen::MatrixXd gram);
   void set_objectives(const Eigen::MatrixXd& rotated, const Eigen::MatrixXd& added, const Eigen::VectorXd& norms,

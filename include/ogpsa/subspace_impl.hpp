@@ -95,12 +95,12 @@ template <class T, class B>
 void Subspace<T, B>::factorize(Fold& fold, Eigen::MatrixXd inner) const {
   const Change& change = *fold.change;
   bring_into_range(fold, inner);
-  extend(fold, std::move(inner));
+  fold.qr = extend(fold, std::move(inner));
   const Index k = fold.k, p = fold.columns.cols;
   Eigen::VectorXd weights = detail::zeros(k + p);
   for (Index i = 0; i < k; ++i) detail::at(weights, i) = change.forgetting * detail::at(singular_values_, i);
   for (Index j = 0; j < p; ++j) detail::at(weights, k + j) = detail::at(fold.factors, j);
-  fold.core = detail::scaled_columns(fold.r, detail::values(weights));
+  fold.core = detail::scaled_columns(fold.qr.r, detail::values(weights));
   const auto svd = detail::small_svd(fold.core);
   const double tolerance = default_relative_tolerance<T>(k + p);
   const Index rank = change.rank ? select_rank(svd.s, dimension(), tolerance, *change.rank) : svd.s.size();
@@ -110,7 +110,7 @@ void Subspace<T, B>::factorize(Fold& fold, Eigen::MatrixXd inner) const {
 
 /// An orthonormal basis of Q and the columns.
 template <class T, class B>
-void Subspace<T, B>::extend(Fold& fold, Eigen::MatrixXd c) const {
+detail::DeferredQr Subspace<T, B>::extend(Fold& fold, Eigen::MatrixXd c) const {
   const Orthonormalization method = fold.change->options.method;
   const Index k = fold.k, p = fold.columns.cols;
   const MatrixView<const T> q = basis().columns(0, k);
@@ -118,20 +118,11 @@ void Subspace<T, B>::extend(Fold& fold, Eigen::MatrixXd c) const {
   if (method == Orthonormalization::automatic) {
     const Eigen::MatrixXd of_basis = k > 0 ? gram_ : Eigen::MatrixXd();
     if (auto qr = detail::factorize_at_once<T>(detail::bordered(of_basis, c, fold.gram), tolerance)) {
-      fold.added = p;
-      fold.r = std::move(qr->r);
-      fold.pending = std::move(qr->pending);
-      return;
+      return std::move(*qr);
     }
   }
   const MatrixView<T> columns = own(fold);
-  if (k == 0) {
-    auto qr = detail::factorize(backend_, columns, fold.gram, method, tolerance, {});
-    fold.added = qr.rank;
-    fold.r = std::move(qr.r);
-    fold.pending = std::move(qr.pending);
-    return;
-  }
+  if (k == 0) return detail::factorize(backend_, columns, fold.gram, method, tolerance, {});
   // columns = Q c + J r, J orthonormal and orthogonal to Q: CGS2 against Q, then within the residual.
   const Eigen::VectorXd norms = detail::column_norms(fold.gram);
   backend_.subtract_product(columns, q, c);
@@ -146,9 +137,8 @@ void Subspace<T, B>::extend(Fold& fold, Eigen::MatrixXd c) const {
     Eigen::MatrixXd ignored = detail::identity(qr.rank);
     detail::polish(backend_, added, detail::gram_of(backend_, added), ignored);
   }
-  fold.added = qr.rank;
-  fold.r = detail::side_by_side(detail::leading_columns(detail::identity(k + qr.rank), k), detail::stacked(c, qr.r));
-  fold.pending = detail::identity(k + qr.rank);
+  const Eigen::MatrixXd all = detail::identity(k + qr.rank);
+  return {k + qr.rank, detail::side_by_side(detail::leading_columns(all, k), detail::stacked(c, qr.r)), all};
 }
 
 /// Makes the new bases. All that may fail is behind us, but for a lack of memory, which leaves the bases as they were.
@@ -176,18 +166,18 @@ void Subspace<T, B>::rotate(std::span<Fold> folds) {
 template <class T, class B>
 ProductProblem<T> Subspace<T, B>::prepare(Fold& fold) {
   const Index k = fold.k, rank = fold.rotation.cols();
-  const Eigen::MatrixXd factor = detail::small_product(fold.pending, fold.rotation);
+  const Eigen::MatrixXd factor = detail::small_product(fold.qr.pending, fold.rotation);
   if (k > 0) {
-    basis_.resize_columns(k + fold.added);
+    basis_.resize_columns(fold.qr.rank);
     const MatrixView<T> all = basis_.view();
-    if (fold.added > 0) backend_.copy(fold.columns.columns(0, fold.added), all.columns(k, fold.added));
+    if (fold.added() > 0) backend_.copy(fold.columns.columns(0, fold.added()), all.columns(k, fold.added()));
     fold.basis = all.columns(0, rank);
     return {all, factor, fold.basis};
   }
   Matrix& memory = fold.change->columns;
   if (!fold.owns_columns()) memory = backend_.template unfilled_matrix<T>(dimension(), rank);
   fold.basis = memory.view().columns(0, rank);
-  return {fold.columns.columns(0, fold.added), factor, fold.basis};
+  return {fold.columns.columns(0, fold.added()), factor, fold.basis};
 }
 
 /// \param gram  of the new basis
@@ -201,7 +191,7 @@ void Subspace<T, B>::take(Fold& fold, Eigen::MatrixXd gram) {
   const Eigen::MatrixXd coordinates = detail::trailing_columns(fold.core, p);
   const bool anew = fold.change->anew;
   const Eigen::MatrixXd old =
-      detail::small_product(detail::leading_columns(fold.r, k), anew ? Eigen::MatrixXd(0, 0) : objectives_);
+      detail::small_product(detail::leading_columns(fold.qr.r, k), anew ? Eigen::MatrixXd(0, 0) : objectives_);
   if (k == 0) basis_ = std::move(fold.change->columns);
   basis_.resize_columns(rank);
   singular_values_ = std::move(fold.singular_values);
