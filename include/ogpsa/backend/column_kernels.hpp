@@ -6,75 +6,127 @@
 #include "ogpsa/tensor_view.hpp"
 
 /// \file
-/// Products of a few columns with a few others, in double whatever the columns' type, four by four in registers.
+/// Products of a few columns with a few others, in double, four by four in registers.
 
 namespace ogpsa::detail {
 
 /// Columns that are taken at a time on each side of a product.
 inline constexpr Index kColumns = 4;
 
+/// to <- from, in double; asks for as much as follows, of which the next panel is made.
+template <class T>
+struct WidenKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const T* from, double* to, Index n) {
+    using V = Vector<double, Bytes>;
+    typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+    constexpr Index line = 64 / sizeof(T);
+    Index i = 0;
+    for (; i + line <= n; i += line) {
+      __builtin_prefetch(from + n + i, 0, 2);
+#pragma GCC unroll 8
+      for (Index v = 0; v < line; v += V::size) {
+        const auto& narrow = *reinterpret_cast<const Narrow*>(from + i + v);
+        *reinterpret_cast<typename V::Unaligned*>(to + i + v) = __builtin_convertvector(narrow, typename V::Type);
+      }
+    }
+    for (; i < n; ++i) to[i] = static_cast<double>(from[i]);
+  }
+};
+
 /// V::size numbers of a column, in double.
-template <class V, class T>
-OGPSA_ALWAYS_INLINE void widen(const T* from, typename V::Type& to) {
-  typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
+template <class V, class S>
+OGPSA_ALWAYS_INLINE void widen(const S* from, typename V::Type& to) {
+  typedef S Narrow __attribute__((vector_size(V::size * sizeof(S)), aligned(alignof(S)), may_alias));
   to = __builtin_convertvector(*reinterpret_cast<const Narrow*>(from), typename V::Type);
 }
 
-/// Sum over n rows of a_r b_r, of which those before `first` are in the lanes.
-template <class V, class T>
-OGPSA_ALWAYS_INLINE double finish_sum(const typename V::Type& lanes, const T* a, const T* b, Index first, Index n) {
-  double sum = 0;
-  for (Index l = 0; l < V::size; ++l) sum += lanes[l];
-  for (Index rest = first; rest < n; ++rest) sum += static_cast<double>(a[rest]) * static_cast<double>(b[rest]);
+/// The sum of a vector's numbers, halves first.
+template <int Bytes>
+OGPSA_ALWAYS_INLINE double sum_of(const typename Vector<double, Bytes>::Type& x) {
+  if constexpr (Bytes == 16) {
+    return x[0] + x[1];
+  } else if constexpr (Bytes == 32) {
+    return sum_of<16>(__builtin_shufflevector(x, x, 0, 1) + __builtin_shufflevector(x, x, 2, 3));
+  } else {
+    return sum_of<32>(__builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7));
+  }
+}
+
+/// sum + the products of the rows [first, n) of two columns.
+template <class S>
+OGPSA_ALWAYS_INLINE double add_rows(double sum, const S* a, const S* b, Index first, Index n) {
+  for (Index r = first; r < n; ++r) sum += static_cast<double>(a[r]) * static_cast<double>(b[r]);
   return sum;
 }
 
 /// sums[i + 4 j] <- sum over n rows of a_i b_j, for four columns a_i and `Right` (1 or 4) columns b_j.
-template <class T, int Right>
+template <class S, int Right>
 struct DotsKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const T* const* a, const T* const* b, Index n, double* sums) {
+  OGPSA_ALWAYS_INLINE static void run(const S* const* a, const S* const* b, Index n, double* sums) {
+    constexpr int at_once = std::min(Right, Bytes == 64 ? 4 : 2);  // all sums stay in registers
+    for (Index j = 0; j < Right; j += at_once) multiply<Bytes, at_once>(a, b + j, n, sums + kColumns * j);
+  }
+
+ private:
+  template <int Bytes, int Count>
+  OGPSA_ALWAYS_INLINE static void multiply(const S* const* a, const S* const* b, Index n, double* sums) {
     using V = Vector<double, Bytes>;
-    typename V::Type lanes[Right][kColumns] = {};
+    typename V::Type lanes[Count][kColumns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
       typename V::Type x[kColumns];
 #pragma GCC unroll 4
-      for (Index i = 0; i < kColumns; ++i) widen<V>(a[i] + r, x[i]);
+      for (Index i = 0; i < kColumns; ++i) {
+        widen<V>(a[i] + r, x[i]);
+        keep_in_register(x[i]);
+      }
 #pragma GCC unroll 4
-      for (Index j = 0; j < Right; ++j) {
+      for (Index j = 0; j < Count; ++j) {
         typename V::Type y;
         widen<V>(b[j] + r, y);
 #pragma GCC unroll 4
         for (Index i = 0; i < kColumns; ++i) lanes[j][i] += x[i] * y;
       }
     }
-    for (Index j = 0; j < Right; ++j) {
-      for (Index i = 0; i < kColumns; ++i) sums[i + kColumns * j] = finish_sum<V>(lanes[j][i], a[i], b[j], r, n);
+#pragma GCC unroll 4
+    for (Index j = 0; j < Count; ++j) {
+#pragma GCC unroll 4
+      for (Index i = 0; i < kColumns; ++i) {
+        sums[i + kColumns * j] = add_rows(sum_of<Bytes>(lanes[j][i]), a[i], b[j], r, n);
+      }
     }
   }
 };
 
 /// sums[i + 4 j] <- sum over n rows of a_i a_j, for `Columns` (2 or 4) columns and i >= j.
-template <class T, int Columns>
+template <class S, int Columns>
 struct SquareKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const T* const* a, Index n, double* sums) {
+  OGPSA_ALWAYS_INLINE static void run(const S* const* a, Index n, double* sums) {
     using V = Vector<double, Bytes>;
     typename V::Type lanes[Columns][Columns] = {};
     Index r = 0;
     for (; r + V::size <= n; r += V::size) {
       typename V::Type x[Columns];
 #pragma GCC unroll 4
-      for (Index i = 0; i < Columns; ++i) widen<V>(a[i] + r, x[i]);
+      for (Index i = 0; i < Columns; ++i) {
+        widen<V>(a[i] + r, x[i]);
+        keep_in_register(x[i]);
+      }
 #pragma GCC unroll 4
       for (Index j = 0; j < Columns; ++j) {
 #pragma GCC unroll 4
         for (Index i = j; i < Columns; ++i) lanes[j][i] += x[i] * x[j];
       }
     }
+#pragma GCC unroll 4
     for (Index j = 0; j < Columns; ++j) {
-      for (Index i = j; i < Columns; ++i) sums[i + kColumns * j] = finish_sum<V>(lanes[j][i], a[i], a[j], r, n);
+#pragma GCC unroll 4
+      for (Index i = j; i < Columns; ++i) {
+        sums[i + kColumns * j] = add_rows(sum_of<Bytes>(lanes[j][i]), a[i], a[j], r, n);
+      }
     }
   }
 };
@@ -113,9 +165,9 @@ struct CarriedSumKernel {
 
 /// to_j <- T(base_j + sum_k x[k + stride_x j] a_k) over n rows, for `Columns` columns j; without a base, it is zero.
 /// Columns of a, of base and of `to` lie `stride_*` apart.
-template <class T>
+template <class T, class S>
 struct CombineTask {
-  const T* a;
+  const S* a;
   Index stride_a, count;
   const double* x;
   Index stride_x;
@@ -125,13 +177,13 @@ struct CombineTask {
   Index stride_to, n;
 };
 
-template <class T, int Columns>
+template <class T, class S, int Columns>
 struct CombineKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const CombineTask<T>* task) {
+  OGPSA_ALWAYS_INLINE static void run(const CombineTask<T, S>* task) {
     using V = Vector<double, Bytes>;
     typedef T Narrow __attribute__((vector_size(V::size * sizeof(T)), aligned(alignof(T)), may_alias));
-    const CombineTask<T> t = *task;
+    const CombineTask<T, S> t = *task;
     Index r = 0;
     for (; r + 2 * V::size <= t.n; r += 2 * V::size) {
       typename V::Type upper[Columns] = {}, lower[Columns] = {};
@@ -144,9 +196,10 @@ struct CombineKernel {
         }
       }
       for (Index k = 0; k < t.count; ++k) {
-        const auto* column = reinterpret_cast<const Narrow*>(t.a + k * t.stride_a + r);
-        const auto top = __builtin_convertvector(column[0], typename V::Type);
-        const auto bottom = __builtin_convertvector(column[1], typename V::Type);
+        const S* column = t.a + k * t.stride_a + r;
+        typename V::Type top, bottom;
+        widen<V>(column, top);
+        widen<V>(column + V::size, bottom);
 #pragma GCC unroll 4
         for (Index j = 0; j < Columns; ++j) {
           upper[j] += top * t.x[k + j * t.stride_x];
@@ -161,12 +214,14 @@ struct CombineKernel {
       }
     }
     for (; r < t.n; ++r) {
+      double sums[Columns];  // of all columns before any is written: `to` may be a
       for (Index j = 0; j < Columns; ++j) {
-        double sum = t.base != nullptr ? static_cast<double>(t.base[j * t.stride_base + r]) : 0.0;
+        double& sum = sums[j];
+        sum = t.base != nullptr ? static_cast<double>(t.base[j * t.stride_base + r]) : 0.0;
         for (Index k = 0; k < t.count; ++k)
           sum += static_cast<double>(t.a[k * t.stride_a + r]) * t.x[k + j * t.stride_x];
-        t.to[j * t.stride_to + r] = static_cast<T>(sum);
       }
+      for (Index j = 0; j < Columns; ++j) t.to[j * t.stride_to + r] = static_cast<T>(sums[j]);
     }
   }
 };

@@ -37,6 +37,14 @@ OGPSA_ALWAYS_INLINE T& fenced(T& x) {
   return x;
 }
 
+/// Has a vector loaded once, where GCC would read it from memory again for each product that it is in.
+template <class V>
+OGPSA_ALWAYS_INLINE void keep_in_register([[maybe_unused]] V& x) {
+#if defined(__x86_64__) && !defined(__clang__)
+  asm("" : "+x"(x));
+#endif
+}
+
 enum class InstructionSet {
   baseline,  ///< what the compiler was told (x86-64: SSE2), 16-byte vectors
   avx2,      ///< AVX2, FMA and F16C, 32-byte vectors

@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
-#include "ogpsa/backend/column_kernels.hpp"
-#include "ogpsa/backend/gemm.hpp"
 #include "ogpsa/backend/kernels.hpp"
+#include "ogpsa/backend/panel.hpp"
 #include "ogpsa/backend/parallel.hpp"
 
 /// \file
@@ -16,13 +15,6 @@
 /// (mixed-precision CholeskyQR; Yamazaki, Tomov and Dongarra 2015).
 
 namespace ogpsa::detail {
-
-/// Rows of a panel of `cols` columns; a function of the type and the width alone. Short for double, whose products are
-/// not computed in anything wider, so that a sum over a panel stays within about one u.
-template <class T>
-Index panel_rows(Index cols) {
-  return std::clamp<Index>(16384 / std::max<Index>(cols, 1), 64, sizeof(T) == 8 ? 64 : 256);
-}
 
 /// A sum of matrices whose error does not grow with their number.
 class CompensatedSum {
@@ -55,72 +47,8 @@ void for_each_panel(const Segments& segments, Index s, Index cols, F&& f) {
   for (Index i = segments.begin(s); i < segments.end(s); i += panel) f(i, std::min(panel, segments.end(s) - i));
 }
 
-/// `product` <- a^T b of one panel, the lower triangle only where both are the same.
-template <class T>
-void panel_dots(MatrixView<const T> a, MatrixView<const T> b, bool same, Eigen::MatrixXd& product) {
-  double memory[kColumns * kColumns];
-  double* const dots = memory;
-  const auto columns = [](MatrixView<const T> m, Index first, const T** to) {  // the last ones again for missing ones
-    for (Index i = 0; i < kColumns; ++i) to[i] = m.data + std::min(first + i, m.cols - 1) * m.stride;
-  };
-  for (Index j = 0; j < b.cols; j += kColumns) {
-    const T *first[kColumns], *other[kColumns];
-    columns(b, j, first);
-    const T* const* const right = first;
-    for (Index i = same ? j : 0; i < a.cols; i += kColumns) {
-      columns(a, i, other);
-      const T* const* const left = other;
-      const Index wide = std::min(kColumns, b.cols - j), high = std::min(kColumns, a.cols - i);
-      const bool square = same && i == j;
-      if (square) {
-        wide <= 2 ? run_best<SquareKernel<T, 2>>(right, a.rows, dots)
-                  : run_best<SquareKernel<T, 4>>(right, a.rows, dots);
-      } else {
-        wide == 1 ? run_best<DotsKernel<T, 1>>(left, right, a.rows, dots)
-                  : run_best<DotsKernel<T, 4>>(left, right, a.rows, dots);
-      }
-      for (Index l = 0; l < wide; ++l) {
-        for (Index r = square ? l : 0; r < high; ++r) at(product, i + r, j + l) = dots[r + kColumns * l];
-      }
-    }
-  }
-}
-
-/// to <- rows of a basis, as `T`.
-template <class T>
-void decode(const BasisView<T>& rows, MatrixView<T> to) {
-  for (Index j = 0; j < rows.cols; ++j) {
-    for (Index i = 0, n = 0; i < rows.rows; i += n) {
-      n = granule(rows, i, rows.rows, kGranule);
-      visit_columns(rows, i, j, [&]<class S>(BasisColumns<T, S> q) {
-        T* const first = to.data + j * to.stride + i;
-        if constexpr (std::is_same_v<S, std::int8_t>) {
-          run_best<DecodeKernel>(q, first, n);
-        } else {
-          convert(q.data, first, n);
-        }
-      });
-    }
-  }
-}
-
-/// The rows of a panel as `T`: in place, or in `memory`.
-template <class T>
-MatrixView<const T> panel_of(const BasisView<T>& a, Index first, Index count, Dense<T>& memory) {
-  if (a.is_full()) return a.matrix().row_range(first, count);
-  memory.resize(count, a.cols);
-  decode(a.row_range(first, count), view_of(memory));
-  return view_of(std::as_const(memory));
-}
-
-/// Memory of a task for two panels.
-template <class T>
-struct PanelMemory {
-  Dense<T> left, right;
-};
-
-/// The sum (p x q) of what f(first row, rows, memory, product) leaves in `product` for each panel of `rows` x `cols`.
-/// Of a symmetric one that is the lower triangle.
+/// The sum (p x q) of what f(first row, rows, memory, product) adds to `product` for each panel of `rows` x `cols`;
+/// `memory` is for two panels. Of a symmetric one that is the lower triangle.
 template <class T, class F>
 Eigen::MatrixXd sum_over_panels(Index rows, Index cols, Index p, Index q, bool symmetric, F&& f) {
   CompensatedSum total(p, q);
@@ -128,10 +56,11 @@ Eigen::MatrixXd sum_over_panels(Index rows, Index cols, Index p, Index q, bool s
   const Segments segments(rows, kGranule, 8 * kGranule, 64);
   std::vector<CompensatedSum> parts(static_cast<std::size_t>(segments.count), total);
   parallel_for(segments.count, cols * rows >= kWorthThreads, [&](Index s) {
+    PanelMemory memory[2];
     Eigen::MatrixXd product = zeros(p, q);
-    PanelMemory<T> memory;
     CompensatedSum sum(p, q);
     for_each_panel<T>(segments, s, cols, [&](Index first, Index count) {
+      std::fill(values(product).begin(), values(product).end(), 0.0);
       f(first, count, memory, product);
       sum.add(product);
     });
@@ -149,9 +78,13 @@ Eigen::MatrixXd sum_over_panels(Index rows, Index cols, Index p, Index q, bool s
 template <class T>
 Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
-  const auto panel = [&](Index first, Index count, PanelMemory<T>& memory, Eigen::MatrixXd& product) {
-    const auto left = panel_of(a, first, count, memory.left);
-    panel_dots(left, same ? left : panel_of(b, first, count, memory.right), same, product);
+  const auto panel = [&](Index first, Index count, PanelMemory* memory, Eigen::MatrixXd& product) {
+    if (same && a.is_full()) {
+      on_panel(a.matrix(), a.cols, first, count, memory[0], [&](auto rows) { add_dots(rows, rows, product); });
+    } else {
+      const auto left = panel_of(a, first, count, memory[0]);
+      add_dots(left, same ? left : panel_of(b, first, count, memory[1]), product);
+    }
   };
   return sum_over_panels<T>(a.rows, a.cols + b.cols, a.cols, b.cols, same, panel);
 }
@@ -174,37 +107,16 @@ void encode(MatrixView<const T> q, BasisStorage storage, std::uint8_t* elements,
   }
 }
 
-/// to <- base + a x on a panel of rows; without a base (null), a x.
-template <class T>
-void combine(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<const T> base, MatrixView<T> to) {
-  in_groups_of_columns(x.cols(), [&](auto columns, Index j) {
-    const CombineTask<T> task = {a.data,      a.stride,
-                                 a.cols,      x.data() + j * x.rows(),
-                                 x.rows(),    base.data == nullptr ? nullptr : base.data + j * base.stride,
-                                 base.stride, to.data + j * to.stride,
-                                 to.stride,   to.rows};
-    run_best<CombineKernel<T, columns>>(&task);
-  });
-}
-
 /// to <- a x, where `to` may be the first columns of a. \returns to^T to, of each panel while it is in the cache
 template <class T>
 Eigen::MatrixXd multiply(MatrixView<const T> a, const Eigen::MatrixXd& x, MatrixView<T> to) {
-  const bool in_place = a.data == to.data;
-  const Index cols = to.cols;
-  return sum_over_panels<T>(a.rows, a.cols + cols, cols, cols, true,
-                            [&](Index first, Index count, PanelMemory<T>& memory, Eigen::MatrixXd& product) {
-                              MatrixView<T> rows = to.row_range(first, count);
-                              if (in_place) {
-                                memory.left.resize(count, cols);
-                                rows = view_of(memory.left);
-                              }
-                              combine<T>(a.row_range(first, count), x, {}, rows);
-                              panel_dots<T>(rows, rows, true, product);
-                              for (Index j = 0; in_place && j < cols; ++j) {
-                                std::copy_n(rows.data + j * rows.stride, count, to.data + j * to.stride + first);
-                              }
-                            });
+  const auto panel = [&](Index first, Index count, PanelMemory* memory, Eigen::MatrixXd& product) {
+    const MatrixView<const T> result = to;
+    on_panel(a, to.cols, first, count, memory[0],
+             [&](auto rows) { combine<T>(rows, x, {}, to.row_range(first, count)); });
+    on_panel(result, to.cols, first, count, memory[1], [&](auto rows) { add_dots(rows, rows, product); });
+  };
+  return sum_over_panels<T>(a.rows, a.cols + to.cols, to.cols, to.cols, true, panel);
 }
 
 /// a <- a - q c
@@ -215,9 +127,10 @@ void subtract_product(MatrixView<T> a, MatrixView<const T> q, const Eigen::Matri
   scale(values(x), -1);
   const Segments segments = row_segments(a.rows);
   parallel_for(segments.count, (a.cols + q.cols) * a.rows >= kWorthThreads, [&](Index s) {
+    PanelMemory memory;
     for_each_panel<T>(segments, s, a.cols + q.cols, [&](Index first, Index count) {
       const MatrixView<T> rows = a.row_range(first, count);
-      combine<T>(q.row_range(first, count), x, rows, rows);
+      on_panel(q, c.cols(), first, count, memory, [&](auto panel) { combine<T>(panel, x, rows, rows); });
     });
   });
 }

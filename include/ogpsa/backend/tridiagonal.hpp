@@ -5,7 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include "ogpsa/backend/column_kernels.hpp"
 #include "ogpsa/backend/gemm.hpp"
+#include "ogpsa/backend/host_memory.hpp"
 #include "ogpsa/backend/instruction_set.hpp"
 #include "ogpsa/backend/parallel.hpp"
 #include "ogpsa/tensor_view.hpp"
@@ -16,53 +18,133 @@
 
 namespace ogpsa::detail {
 
-/// y <- A x for a symmetric matrix of which the lower triangle is given.
+/// Columns that a kernel takes at a time, so that a vector that goes with all of them is read once for four.
+inline constexpr Index kAtOnce = 4;
+
+/// y <- y + A x for a symmetric matrix of which the lower triangle is given and all but the first `columns` columns of
+/// that are zero.
 struct SymmetricProductKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const double* a, Index stride, Index n, const double* x, double* y) {
+  OGPSA_ALWAYS_INLINE static void run(const double* a, Index stride, Index n, Index columns, const double* x,
+                                      double* y) {
+    Index j = 0;
+    for (; j + kAtOnce <= columns; j += kAtOnce) {
+      add_columns<Bytes, kAtOnce>(a + j * (stride + 1), stride, n - j, x + j, y + j);
+    }
+    for (; j < columns; ++j) add_columns<Bytes, 1>(a + j * (stride + 1), stride, n - j, x + j, y + j);
+  }
+
+ private:
+  /// What the first `Count` columns of n rows, and the rows that mirror them, add.
+  template <int Bytes, Index Count>
+  OGPSA_ALWAYS_INLINE static void add_columns(const double* a, Index stride, Index n, const double* x, double* y) {
     using V = Vector<double, Bytes>;
     using Unaligned = typename V::Unaligned;
-    for (Index i = 0; i < n; ++i) y[i] = 0;
-    for (Index j = 0; j < n; ++j) {
-      const double* column = a + j * stride;
-      typename V::Type lanes = {};
-      Index i = j + 1;
-      for (; i + V::size <= n; i += V::size) {
-        const typename V::Type values = *reinterpret_cast<const Unaligned*>(column + i);
-        lanes += values * *reinterpret_cast<const Unaligned*>(x + i);
-        *reinterpret_cast<Unaligned*>(y + i) += values * x[j];
+    typename V::Type lanes[Count] = {};
+    Index i = Count;
+    for (; i + V::size <= n; i += V::size) {
+      const typename V::Type here = *reinterpret_cast<const Unaligned*>(x + i);
+      typename V::Type sum = *reinterpret_cast<const Unaligned*>(y + i);
+#pragma GCC unroll 4
+      for (Index c = 0; c < Count; ++c) {
+        const typename V::Type values = *reinterpret_cast<const Unaligned*>(a + i + c * stride);
+        lanes[c] += values * here;
+        sum += values * x[c];
       }
-      double sum = column[j] * x[j];
-      for (Index l = 0; l < V::size; ++l) sum += lanes[l];
-      for (; i < n; ++i) {
-        sum += column[i] * x[i];
-        y[i] += column[i] * x[j];
-      }
-      y[j] += sum;
+      *reinterpret_cast<Unaligned*>(y + i) = sum;
+    }
+#pragma GCC unroll 4
+    for (Index c = 0; c < Count; ++c) {
+      const double* column = a + c * stride;
+      double sum = sum_of<Bytes>(lanes[c]) + column[c] * x[c];
+      const auto add_row = [&](Index r) {
+        sum += column[r] * x[r];
+        y[r] += column[r] * x[c];
+      };
+      for (Index r = c + 1; r < Count; ++r) add_row(r);
+      for (Index r = i; r < n; ++r) add_row(r);
+      y[c] += sum;
     }
   }
 };
 
-/// y <- y - P Q^T x, for `count` columns of P and Q that lie `stride` apart.
-struct LowRankProductKernel {
+/// y <- A x for a symmetric matrix (n x n, its lower triangle), in parts of about equal size; y is zero before.
+inline void symmetric_product(const double* a, Index stride, Index n, const double* x, double* y) {
+  const bool worth_threads = n * n >= 2 * kWorthThreads;
+  const Index parts = worth_threads ? 4 : 1;
+  const auto first_column = [&](Index part) {
+    const double left = 1 - static_cast<double>(part) / static_cast<double>(parts);  // of the triangle
+    return n - static_cast<Index>(std::sqrt(left) * static_cast<double>(n));
+  };
+  const HostBuffer<double> sums((parts - 1) * n);  // of all parts but the first
+  std::fill(sums.data(), sums.data() + (parts - 1) * n, 0.0);
+  parallel_for(parts, worth_threads, [&](Index part) {
+    const Index first = first_column(part), columns = first_column(part + 1) - first;
+    double* const sum = part == 0 ? y : sums.data() + (part - 1) * n;
+    run_best<SymmetricProductKernel>(a + first * (stride + 1), stride, n - first, columns, x + first, sum + first);
+  });
+  for (Index part = 1; part < parts; ++part) {
+    const double* const sum = sums.data() + (part - 1) * n;
+    for (Index i = first_column(part); i < n; ++i) y[i] += sum[i];
+  }
+}
+
+/// products_j <- q_j^T x for `count` columns of n rows.
+struct ColumnDotsKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(const double* p, const double* q, Index stride, Index count, Index n,
-                                      const double* x, double* y) {
+  OGPSA_ALWAYS_INLINE static void run(const double* q, Index stride, Index count, Index n, const double* x,
+                                      double* products) {
+    Index j = 0;
+    for (; j + kAtOnce <= count; j += kAtOnce) dots<Bytes, kAtOnce>(q + j * stride, stride, n, x, products + j);
+    for (; j < count; ++j) dots<Bytes, 1>(q + j * stride, stride, n, x, products + j);
+  }
+
+ private:
+  template <int Bytes, Index Count>
+  OGPSA_ALWAYS_INLINE static void dots(const double* q, Index stride, Index n, const double* x, double* products) {
     using V = Vector<double, Bytes>;
     using Unaligned = typename V::Unaligned;
-    for (Index j = 0; j < count; ++j, p += stride, q += stride) {
-      typename V::Type lanes = {};
-      Index i = 0;
-      for (; i + V::size <= n; i += V::size) {
-        lanes += *reinterpret_cast<const Unaligned*>(q + i) * *reinterpret_cast<const Unaligned*>(x + i);
+    typename V::Type lanes[Count] = {};
+    Index i = 0;
+    for (; i + V::size <= n; i += V::size) {
+      const typename V::Type here = *reinterpret_cast<const Unaligned*>(x + i);
+#pragma GCC unroll 4
+      for (Index c = 0; c < Count; ++c) lanes[c] += *reinterpret_cast<const Unaligned*>(q + i + c * stride) * here;
+    }
+#pragma GCC unroll 4
+    for (Index c = 0; c < Count; ++c) products[c] = add_rows(sum_of<Bytes>(lanes[c]), q + c * stride, x, i, n);
+  }
+};
+
+/// y <- y - sum_j c_j p_j for `count` columns of n rows; c_j lie `between` apart.
+struct SubtractColumnsKernel {
+  template <int Bytes>
+  OGPSA_ALWAYS_INLINE static void run(const double* p, Index stride, Index count, Index n, const double* c,
+                                      Index between, double* y) {
+    Index j = 0;
+    for (; j + kAtOnce <= count; j += kAtOnce) {
+      subtract<Bytes, kAtOnce>(p + j * stride, stride, n, c + j * between, between, y);
+    }
+    for (; j < count; ++j) subtract<Bytes, 1>(p + j * stride, stride, n, c + j * between, between, y);
+  }
+
+ private:
+  template <int Bytes, Index Count>
+  OGPSA_ALWAYS_INLINE static void subtract(const double* p, Index stride, Index n, const double* c, Index between,
+                                           double* y) {
+    using V = Vector<double, Bytes>;
+    using Unaligned = typename V::Unaligned;
+    Index i = 0;
+    for (; i + V::size <= n; i += V::size) {
+      typename V::Type value = *reinterpret_cast<const Unaligned*>(y + i);
+#pragma GCC unroll 4
+      for (Index l = 0; l < Count; ++l) {
+        value -= *reinterpret_cast<const Unaligned*>(p + i + l * stride) * c[l * between];
       }
-      double sum = 0;
-      for (Index l = 0; l < V::size; ++l) sum += lanes[l];
-      for (; i < n; ++i) sum += q[i] * x[i];
-      for (i = 0; i + V::size <= n; i += V::size) {
-        *reinterpret_cast<Unaligned*>(y + i) -= *reinterpret_cast<const Unaligned*>(p + i) * sum;
-      }
-      for (; i < n; ++i) y[i] -= p[i] * sum;
+      *reinterpret_cast<Unaligned*>(y + i) = value;
+    }
+    for (; i < n; ++i) {
+      for (Index l = 0; l < Count; ++l) y[i] -= p[i + l * stride] * c[l * between];
     }
   }
 };
@@ -98,10 +180,12 @@ inline void reduce_panel(double* a, Index n, Index begin, Index end, double* w, 
     const auto at = static_cast<std::size_t>(i);
     const Index done = i - begin, m = n - 1 - i;
     const double* const panel_v = a + begin * n;
-    for (Index l = 0; l < done; ++l) {  // column i, as it would be by now
-      const double *v = panel_v + l * n, *u = w + l * n;
-      for (Index r = i; r < n; ++r) a[r + i * n] -= v[r] * u[i] + u[r] * v[i];
-    }
+    const auto subtract = [&](const double* p, const double* c, Index between, double* y, Index rows) {
+      run_best<SubtractColumnsKernel>(p, n, done, rows, c, between, y);
+    };
+    // Column i, as it would be by now.
+    subtract(panel_v + i, w + i, n, a + i * (n + 1), n - i);
+    subtract(w + i, panel_v + i, n, a + i * (n + 1), n - i);
     t.diagonal[at] = a[i + i * n];
     if (m == 0) break;
     double* v = a + i + 1 + i * n;
@@ -109,11 +193,13 @@ inline void reduce_panel(double* a, Index n, Index begin, Index end, double* w, 
     double* const x = w + done * n + i + 1;
     std::fill(x - (i + 1), x + m, 0.0);
     if (t.taus[at] == 0) continue;
-    run_best<SymmetricProductKernel>(static_cast<const double*>(a + (i + 1) * (n + 1)), n, m,
-                                     static_cast<const double*>(v), x);
+    symmetric_product(a + (i + 1) * (n + 1), n, m, v, x);
     const double *const left = panel_v + i + 1, *const right = w + i + 1;
-    run_best<LowRankProductKernel>(left, right, n, done, m, static_cast<const double*>(v), x);
-    run_best<LowRankProductKernel>(right, left, n, done, m, static_cast<const double*>(v), x);
+    double products[2][kReflections];
+    run_best<ColumnDotsKernel>(right, n, done, m, static_cast<const double*>(v), static_cast<double*>(products[0]));
+    run_best<ColumnDotsKernel>(left, n, done, m, static_cast<const double*>(v), static_cast<double*>(products[1]));
+    subtract(left, products[0], 1, x, m);
+    subtract(right, products[1], 1, x, m);
     double inner = 0;
     for (Index r = 0; r < m; ++r) inner += (x[r] *= t.taus[at]) * v[r];
     for (Index r = 0; r < m; ++r) x[r] -= 0.5 * t.taus[at] * inner * v[r];
