@@ -60,7 +60,7 @@ TEST_CASE("eigenvalues of the second difference: 2 - 2 cos(k pi / (n + 1))") {
 
 TEST_CASE("eigenvectors of any symmetric matrix, all or some") {
   test::Random random(7);
-  for (const Index n : {1, 2, 5, 16, 33, 300}) {
+  for (const Index n : {1, 2, 5, 16, 33, 300, 400}) {
     const MatrixXd x = random.gaussian<double>(n, n);
     check(x + x.transpose(), n);                          // indefinite
     check(x * x.transpose(), (n + 1) / 2);                // positive

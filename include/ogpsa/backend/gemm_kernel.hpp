@@ -84,47 +84,12 @@ struct GemmKernel {
       if (count < Width) std::fill(to, to + Width * kc, T(0));
       if (line == 1 && count == Width) {
         for (Index p = 0; p < kc; ++p) std::memcpy(to + p * Width, strip + p * along, sizeof(T) * Width);
-      } else if (along == 1 && count == Width) {
-        constexpr Index square = 16 / sizeof(T);
-        Index l = 0;
-        for (; l + square <= Width; l += square) transpose_lines<square, Width>(strip + l * line, line, kc, to + l);
-        if (l < Width) transpose_lines<2, Width>(strip + l * line, line, kc, to + l);
       } else {
         for (Index l = 0; l < count; ++l) {
           const T* numbers = strip + l * line;
           for (Index p = 0; p < kc; ++p) to[p * Width + l] = numbers[p * along];
         }
       }
-    }
-  }
-
-  /// to[l + Width p] <- from[p + line l] for l < Count (2 or 4) and p < kc, a square at a time in registers.
-  template <Index Count, Index Width>
-  OGPSA_ALWAYS_INLINE static void transpose_lines(const T* from, Index line, Index kc, T* to) {
-    typedef T Row __attribute__((vector_size(Count * sizeof(T))));
-    typedef T Memory __attribute__((vector_size(Count * sizeof(T)), aligned(alignof(T)), may_alias));
-    Index p = 0;
-    for (; p + Count <= kc; p += Count) {
-      Row rows[Count];
-      for (Index l = 0; l < Count; ++l) rows[l] = *reinterpret_cast<const Memory*>(from + p + l * line);
-      if constexpr (Count == 2) {
-        const Row first = __builtin_shufflevector(rows[0], rows[1], 0, 2);
-        rows[1] = __builtin_shufflevector(rows[0], rows[1], 1, 3);
-        rows[0] = first;
-      } else {
-        const Row a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
-        const Row b = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
-        const Row c = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
-        const Row d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
-        rows[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
-        rows[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
-        rows[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
-        rows[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
-      }
-      for (Index l = 0; l < Count; ++l) *reinterpret_cast<Memory*>(to + (p + l) * Width) = rows[l];
-    }
-    for (; p < kc; ++p) {
-      for (Index l = 0; l < Count; ++l) to[l + p * Width] = from[p + l * line];
     }
   }
 
@@ -153,12 +118,7 @@ struct GemmKernel {
     for (Index l = 0; l < width_left; ++l) {
       S* column = c + l * stride;
       const T* sums = tile + l * Rows;
-      const auto add = [&](Index r) { column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]); };
-      if (height_left == Rows) {  // a constant, so that the compiler makes vectors of it
-        for (Index r = 0; r < Rows; ++r) add(r);
-      } else {
-        for (Index r = 0; r < height_left; ++r) add(r);
-      }
+      for (Index r = 0; r < height_left; ++r) column[r] += static_cast<S>(alpha) * static_cast<S>(sums[r]);
     }
   }
 

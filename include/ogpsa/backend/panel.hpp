@@ -78,11 +78,11 @@ MatrixView<const double> panel_of(const BasisView<T>& a, Index first, Index coun
 /// Whether one call of a kernel takes that many columns (see in_groups_of_columns).
 inline bool is_one_group(Index columns) { return columns == 1 || columns == 2 || columns == kColumns; }
 
-/// f(rows [first, first + count) of a), in `memory`; as they are where so few columns are multiplied with `others` that
-/// one call of a kernel takes all of them, and each number is read once or twice.
+/// f(rows [first, first + count) of a), in `memory`; as they are where they are multiplied with so few `others` that
+/// one call of a kernel takes all of those, so that most numbers are read once.
 template <class T, class F>
 void on_panel(MatrixView<const T> a, Index others, Index first, Index count, PanelMemory& memory, F&& f) {
-  if (is_one_group(a.cols) && is_one_group(others)) {
+  if (is_one_group(others)) {
     f(a.row_range(first, count));
   } else {
     f(panel_of(BasisView<T>(a), first, count, memory));

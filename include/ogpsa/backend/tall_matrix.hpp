@@ -79,8 +79,8 @@ template <class T>
 Eigen::MatrixXd gram(const BasisView<T>& a, const BasisView<T>& b) {
   const bool same = a.data == b.data && a.cols == b.cols && a.stride == b.stride;
   const auto panel = [&](Index first, Index count, PanelMemory* memory, Eigen::MatrixXd& product) {
-    if (same && a.is_full()) {
-      on_panel(a.matrix(), a.cols, first, count, memory[0], [&](auto rows) { add_dots(rows, rows, product); });
+    if (a.is_full() && b.is_full() && is_one_group(b.cols)) {
+      add_dots(a.matrix().row_range(first, count), b.matrix().row_range(first, count), product);
     } else {
       const auto left = panel_of(a, first, count, memory[0]);
       add_dots(left, same ? left : panel_of(b, first, count, memory[1]), product);
