@@ -83,6 +83,7 @@ def plot(points, base, out):
     axes.set_ylabel("rise of the general loss")
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.legend(fontsize=8)
+    axes.margins(0.09)
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, metadata={"Date": None})
