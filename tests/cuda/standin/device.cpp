@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <Eigen/Core>
 #include <bit>
 #include <cstdio>
 #include <cstdlib>
@@ -29,7 +30,9 @@ Device::Device() : arena_bytes_(std::size_t{64} << 30) {
   void* arena = mmap(nullptr, arena_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (arena == MAP_FAILED) wrong("mmap", "no address space");
   arena_ = static_cast<char*>(arena);
-  // Where the processor has protection keys, they lock the memory in no time; a thread starts with all keys locked.
+  // Where the processor has protection keys, they lock the memory in no time; a thread starts with all keys locked, and
+  // so would those that Eigen's products in the libraries start.
+  Eigen::setNbThreads(1);
   key_ = pkey_alloc(0, PKEY_DISABLE_ACCESS);
   if (key_ >= 0) pkey_mprotect(arena_, arena_bytes_, PROT_READ | PROT_WRITE, key_);
 }
