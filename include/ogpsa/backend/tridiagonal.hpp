@@ -18,9 +18,6 @@
 
 namespace ogpsa::detail {
 
-/// Columns that a kernel takes at a time, so that a vector that goes with all of them is read once for four.
-inline constexpr Index kAtOnce = 4;
-
 /// y <- y + A x for a symmetric matrix of which the lower triangle is given and all but the first `columns` columns of
 /// that are zero.
 struct SymmetricProductKernel {
@@ -28,8 +25,8 @@ struct SymmetricProductKernel {
   OGPSA_ALWAYS_INLINE static void run(const double* a, Index stride, Index n, Index columns, const double* x,
                                       double* y) {
     Index j = 0;
-    for (; j + kAtOnce <= columns; j += kAtOnce) {
-      add_columns<Bytes, kAtOnce>(a + j * (stride + 1), stride, n - j, x + j, y + j);
+    for (; j + kColumns <= columns; j += kColumns) {
+      add_columns<Bytes, kColumns>(a + j * (stride + 1), stride, n - j, x + j, y + j);
     }
     for (; j < columns; ++j) add_columns<Bytes, 1>(a + j * (stride + 1), stride, n - j, x + j, y + j);
   }
@@ -95,7 +92,7 @@ struct ColumnDotsKernel {
   OGPSA_ALWAYS_INLINE static void run(const double* q, Index stride, Index count, Index n, const double* x,
                                       double* products) {
     Index j = 0;
-    for (; j + kAtOnce <= count; j += kAtOnce) dots<Bytes, kAtOnce>(q + j * stride, stride, n, x, products + j);
+    for (; j + kColumns <= count; j += kColumns) dots<Bytes, kColumns>(q + j * stride, stride, n, x, products + j);
     for (; j < count; ++j) dots<Bytes, 1>(q + j * stride, stride, n, x, products + j);
   }
 
@@ -122,8 +119,8 @@ struct SubtractColumnsKernel {
   OGPSA_ALWAYS_INLINE static void run(const double* p, Index stride, Index count, Index n, const double* c,
                                       Index between, double* y) {
     Index j = 0;
-    for (; j + kAtOnce <= count; j += kAtOnce) {
-      subtract<Bytes, kAtOnce>(p + j * stride, stride, n, c + j * between, between, y);
+    for (; j + kColumns <= count; j += kColumns) {
+      subtract<Bytes, kColumns>(p + j * stride, stride, n, c + j * between, between, y);
     }
     for (; j < count; ++j) subtract<Bytes, 1>(p + j * stride, stride, n, c + j * between, between, y);
   }
