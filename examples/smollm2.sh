@@ -38,15 +38,11 @@ get_model() {
 }
 [ -d "$folder/SmolLM2-135M-Instruct" ] || stage "get SmolLM2" get_model
 
-# Without bfloat16 products in the processor (AVX512-BF16, AMX), --bf16 took seven times as long as float32.
-precision=()
-if grep -qs avx512_bf16 /proc/cpuinfo; then precision=(--bf16); fi
-
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large tensors in large pages: see examples/run.sh
+. examples/smollm2/machine.sh
 cd "$caller" # paths among the arguments are the caller's
 healed=$folder/heal/sft/model
 [ -e "$folder/heal/summary.json" ] || "$align" train --model_name_or_path "$folder/SmolLM2-135M-Instruct" --output_dir "$folder/heal" \
-  --method plain "${precision[@]}" --max_length 256 --dtype float32 --seed 3 --sft_learning_rate 5e-5 --sft_num_train_epochs 2 \
+  --method plain $precision --max_length 256 --dtype float32 --seed 3 --sft_learning_rate 5e-5 --sft_num_train_epochs 2 \
   --sft_max_steps "${HEAL_STEPS:-0}" --sft_dataset "$data/general_sft_ultrafeedback.jsonl,$data/general_sft_gsm8k.jsonl"
 
 sed "s|@DATA@|$data|g" "$data/../align.toml" >"$folder/align.toml"
@@ -56,7 +52,7 @@ for method in ${METHODS:-plain ogpsa structured}; do
     for seed in ${SEEDS:-0}; do
       run=$folder/runs/$method-$rate-seed$seed
       "$align" train --config "$folder/align.toml" --model_name_or_path "$healed" --output_dir "$run" --method "$method" \
-        "${precision[@]}" --sft_learning_rate "$rate" --seed "$seed" "$@"
+        $precision --sft_learning_rate "$rate" --seed "$seed" "$@"
       runs+=("$run")
     done
   done

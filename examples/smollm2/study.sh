@@ -68,11 +68,8 @@ run() {
   fi
 }
 export -f run
-# Without bfloat16 products in the processor (AVX512-BF16, AMX), --bf16 took seven times as long as float32.
-precision=
-if grep -qs avx512_bf16 /proc/cpuinfo; then precision=--bf16; fi
+. "$here/machine.sh"
 export align folder precision
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} # large tensors in large pages: see examples/run.sh
 
 sed "s|@DATA@|$data|g" "$here/study.toml" >"$folder/study.toml"
 heal

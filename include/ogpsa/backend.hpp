@@ -48,7 +48,8 @@ struct ProjectionPiece {
   bool has_shared_coefficients() const { return slow == 1 || (left.cols > 0 && right.cols > 0); }
 };
 
-/// `left^T X right` (k_left x k_right) of one piece, and the squared Frobenius norm of X.
+/// `left^T X right` (k_left x k_right) of one piece, and the squared Frobenius norm of X (to 16 u; finite exactly where
+/// all of X is, for types narrower than double).
 struct PieceCoefficients {
   Eigen::MatrixXd inner;
   double squared_norm = 0;

@@ -7,9 +7,11 @@
 
 #include "ogpsa/backend.hpp"
 #include "ogpsa/backend/block_projection.hpp"
+#include "ogpsa/backend/convert.hpp"
 #include "ogpsa/backend/host_matrix.hpp"
-#include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
+#include "ogpsa/backend/reductions.hpp"
+#include "ogpsa/backend/side_projection.hpp"
 #include "ogpsa/backend/symmetric_eigen.hpp"
 #include "ogpsa/backend/tall_matrix.hpp"
 

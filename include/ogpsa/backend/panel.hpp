@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
+#include "ogpsa/backend/basis_columns.hpp"
 #include "ogpsa/backend/column_kernels.hpp"
+#include "ogpsa/backend/convert.hpp"
 #include "ogpsa/backend/gemm.hpp"
 #include "ogpsa/backend/host_memory.hpp"
-#include "ogpsa/backend/kernels.hpp"
 #include "ogpsa/backend/parallel.hpp"
+#include "ogpsa/backend/reductions.hpp"
 
 /// \file
 /// Panels: some rows of a tall matrix at a time, few enough for the cache, copied there in double. A number is then

@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "ogpsa/backend.hpp"
-#include "ogpsa/backend/kernels.hpp"
+#include "ogpsa/backend/convert.hpp"
 #include "ogpsa/backend/panel.hpp"
 #include "ogpsa/backend/parallel.hpp"
+#include "ogpsa/backend/reductions.hpp"
 
 /// \file
 /// Products of tall matrices on the host. They run over panels of rows that fit in the cache, in double whatever the

@@ -7,8 +7,8 @@
 #include "ogpsa/backend/instruction_set.hpp"
 
 /// \file
-/// Short numbers to a vector of float. Spelled out in the shuffles that each instruction set has: from a plain
-/// conversion GCC 12 makes many more instructions.
+/// Short numbers to a vector of float, and back. Spelled out in the shuffles that each instruction set has: from a
+/// plain conversion GCC 12 makes many more instructions.
 
 namespace ogpsa::detail {
 
@@ -79,6 +79,37 @@ OGPSA_ALWAYS_INLINE void widen(const std::int8_t* from, typename Vector<float, B
 template <int Bytes>
 OGPSA_ALWAYS_INLINE void widen(const std::int8_t* from, typename Vector<float, Bytes>::Type& to) {
   widen<Bytes>(from, to, std::make_integer_sequence<int, Bytes>());
+}
+
+template <int Bytes, int... I>
+OGPSA_ALWAYS_INLINE void put_upper_halves(const typename Vector<std::uint32_t, Bytes>::Type& first,
+                                          const typename Vector<std::uint32_t, Bytes>::Type& second, std::uint16_t* to,
+                                          std::integer_sequence<int, I...>) {
+  using Halves = typename Vector<std::uint16_t, Bytes>::Type;
+  *reinterpret_cast<typename Unaligned<std::uint16_t, Bytes>::Type*>(to) =
+      __builtin_shufflevector((Halves)first, (Halves)second, (2 * I + 1)...);
+}
+
+template <int Bytes>
+OGPSA_ALWAYS_INLINE bool any_sign(const typename Vector<std::uint32_t, Bytes>::Type& x) {
+  std::uint32_t bits = 0;
+  for (int l = 0; l < Vector<std::uint32_t, Bytes>::size; ++l) bits |= x[l];
+  return (bits >> 31) != 0;
+}
+
+/// Two vectors of float to bfloat16, rounded to nearest even, for all but NaN: where there is one, a sign in `nan` is
+/// set.
+template <int Bytes>
+OGPSA_ALWAYS_INLINE void narrow(const float* from, std::uint16_t* to,
+                                typename Vector<std::uint32_t, Bytes>::Type& nan) {
+  using V = Vector<std::uint32_t, Bytes>;
+  typename V::Type rounded[2];
+  for (int v = 0; v < 2; ++v) {
+    const typename V::Type bits = *reinterpret_cast<const typename V::Unaligned*>(from + v * V::size);
+    nan |= (bits & 0x7fffffff) + 0x7fffff;
+    rounded[v] = bits + 0x7fff + ((bits >> 16) & 1);
+  }
+  put_upper_halves<Bytes>(rounded[0], rounded[1], to, std::make_integer_sequence<int, Bytes / 2>());
 }
 
 }  // namespace ogpsa::detail
