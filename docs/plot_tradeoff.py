@@ -17,7 +17,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 
-def arm_of(settings):
+def arm_of(settings, lora_r):
     """What a run differs in from others, the learning rate and the seed aside."""
     protection, train = settings["protection"], settings["train"]
     name = protection["method"]
@@ -25,6 +25,8 @@ def arm_of(settings):
         name += f", {protection['form']} side" + ("s" if protection["form"] == "both" else "")
         name += ", soft" if protection["damping"] > 0 else f", {100 * protection['max_share']:.0f} %"
         name += ", streamed" if protection["streaming"] else ""
+    if lora_r > 0:
+        name += f", LoRA of rank {lora_r}"
     if train["replay_ratio"] > 0:
         name = f"replay, {100 * train['replay_ratio'] / (1 + train['replay_ratio']):.0f} %"
     return name
@@ -35,9 +37,10 @@ def read(runs, stage):
     points, base = defaultdict(list), None
     for run in runs:
         summary = json.loads((Path(run) / "summary.json").read_text())
-        settings = json.loads((Path(run) / "settings.json").read_text())[stage]
+        every = json.loads((Path(run) / "settings.json").read_text())
+        settings = every[stage]
         base = summary["base"]
-        points[arm_of(settings), settings["train"]["learning_rate"]].append(summary[stage]["evaluation"])
+        points[arm_of(settings, every["lora"]["lora_r"]), settings["train"]["learning_rate"]].append(summary[stage]["evaluation"])
     return points, base
 
 

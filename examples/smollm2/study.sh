@@ -30,6 +30,10 @@ sft-structured-5e-5          $sft --method structured --sft_learning_rate 5e-5
 sft-structured_gradient-5e-5 $sft --method structured-gradient --sft_learning_rate 5e-5
 sft-structured_10-1e-4       $sft --method structured --sft_learning_rate 1e-4 --max_share 0.1
 sft-structured_50-1e-4       $sft --method structured --sft_learning_rate 1e-4 --max_share 0.5
+sft-lora_plain-2e-4          $sft --method plain --sft_learning_rate 2e-4 --lora_r 16
+sft-lora_plain-5e-4          $sft --method plain --sft_learning_rate 5e-4 --lora_r 16
+sft-lora_structured-5e-4     $sft --method structured --sft_learning_rate 5e-4 --lora_r 16
+sft-lora_structured-1e-3     $sft --method structured --sft_learning_rate 1e-3 --lora_r 16
 sft-structured_output-1e-4   $sft --method structured --sft_learning_rate 1e-4 --form output
 sft-structured_both-1e-4     $sft --method structured --sft_learning_rate 1e-4 --form both
 sft-structured_soft-1e-4     $sft --method structured --sft_learning_rate 1e-4 --max_share 1 --damping 0.1

@@ -157,7 +157,7 @@ void add_run_options(CLI::App& app, RunOptions& o) {
 void finish_run_options(RunOptions& o, const std::string& method) {
   o.sft.protection.method = method_of(method);
   if (is_structured(o.sft.protection.method) && o.sft.protection.include.empty()) {
-    o.sft.protection.include = "_proj\\.weight$";  // the rest has no sides: it would be protected as flat vectors
+    o.sft.protection.include = kMatrices;  // the rest has no sides: it would be protected as flat vectors
   }
   o.sft.train.seed = o.seed;
   const auto dpo = o.dpo;

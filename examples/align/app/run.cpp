@@ -90,7 +90,7 @@ RunOptions with_model_found(RunOptions o) {
   return o;
 }
 
-void check_protection(const StageSettings& settings, const std::string& stage, bool lora) {
+void check_protection(const StageSettings& settings, const std::string& stage, std::int64_t lora_r) {
   const auto& protection = settings.protection;
   if (protection.method == Method::plain) return;
   if (settings.reference_dataset.empty()) {
@@ -103,11 +103,11 @@ void check_protection(const StageSettings& settings, const std::string& stage, b
         "file, or use one-sided",
         stage, settings.reference_dataset.size()));
   }
-  if (lora && is_structured(protection.method)) {
+  if (lora_r > 0 && is_structured(protection.method) && (protection.form != "input" || lora_r == 1)) {
     throw ogpsa::InvalidArgument(fmt::format(
-        "--method {} protects the weight matrices of the layers, which are frozen with LoRA; use --method ogpsa-step, "
-        "or train all weights (without --lora_r)",
-        name(protection.method)));
+        "--method {} protects adapters (LoRA) of rank 2 or more, and on their input side alone; --lora_r is {} and "
+        "--form {}. Or use --method ogpsa-step, or train all weights (without --lora_r)",
+        name(protection.method), lora_r, protection.form));
   }
 }
 
@@ -124,7 +124,7 @@ AlignmentRun::AlignmentRun(RunOptions options)
   }
   for (const auto& stage : stages_) {
     check(stage.settings.train);
-    check_protection(stage.settings, stage.name, options_.lora.lora_r > 0);
+    check_protection(stage.settings, stage.name, options_.lora.lora_r);
   }
   check(options_.loss);
   if (!options_.dtype.empty()) dtype_of(options_.dtype);

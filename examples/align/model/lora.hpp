@@ -30,7 +30,7 @@ inline void add_adapters(CausalLm& model, const LoraOptions& options, std::uint6
       auto* linear = item.value()->as<Linear>();
       const auto& name = item.key();
       if (linear == nullptr || !name.ends_with("." + target) || linear->has_adapter()) continue;
-      linear->add_adapter(options.lora_r, options.lora_alpha, generator);
+      linear->add_adapter(options.lora_r, options.lora_alpha, generator, name, model->observer);
       ++found;
     }
     if (found == 0) {

@@ -240,6 +240,7 @@ class CausalLmImpl : public torch::nn::Module {
   }
 
   Computation computation;
+  InputObserver observer;
 
   const ModelConfig& config() const { return config_; }
   /// Where all of it is; ids have to be there too.

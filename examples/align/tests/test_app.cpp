@@ -99,8 +99,11 @@ TEST_CASE("a folder belongs to one set of options; what cannot be is said before
   without.sft.reference_dataset.clear();
   CHECK_THROWS_WITH_AS(run_to_the_end(without), doctest::Contains("sft_reference_dataset"), ogpsa::InvalidArgument);
   auto adapter = small_run(project, "never", "structured");
+  adapter.lora.lora_r = 1;
+  CHECK_THROWS_WITH_AS(run_to_the_end(adapter), doctest::Contains("rank 2 or more"), ogpsa::InvalidArgument);
   adapter.lora.lora_r = 2;
-  CHECK_THROWS_WITH_AS(run_to_the_end(adapter), doctest::Contains("ogpsa-step"), ogpsa::InvalidArgument);
+  adapter.sft.protection.form = "both";
+  CHECK_THROWS_WITH_AS(run_to_the_end(adapter), doctest::Contains("input side alone"), ogpsa::InvalidArgument);
   auto conflicting = small_run(project, "never", "ogpsa");
   conflicting.sft.protection.mode = "conflicting";
   conflicting.sft.reference_dataset.push_back(project / "general.jsonl");
@@ -110,7 +113,7 @@ TEST_CASE("a folder belongs to one set of options; what cannot be is said before
 
 TEST_CASE("the adapter of a LoRA run, and replay, train, and the adapter is gone on with") {
   const Project project;
-  auto options = small_run(project, "lora", "plain");
+  auto options = small_run(project, "lora", "structured");
   options.lora.lora_r = 2;
   options.dpo.dataset.clear();
   options.sft.replay_dataset = {project / "general.jsonl"};

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "model/lora.hpp"
 #include "tests/support.hpp"
 #include "train/checkpoint.hpp"
 #include "train/dpo.hpp"
@@ -99,6 +100,41 @@ TEST_CASE("every epoch visits every row once, the last partial step included, in
   }
   CHECK(orders.size() == 3);
   CHECK(epoch_order(9, 0, 11) != epoch_order(10, 0, 11));
+}
+
+TEST_CASE("structured with LoRA: what an adapter adds answers nothing to the protected inputs of its layer") {
+  const SftLoss loss(random_examples(11, 31), 0);
+  auto base = tiny_model();
+  // The queries of the first layer see the normalised embeddings; of the references' there are these.
+  std::vector<torch::Tensor> inputs;
+  for (const auto& some : {random_examples(7, 21), random_examples(5, 22)}) {
+    for (const auto& example : some) {
+      const auto x =
+          base->named_parameters()["model.embed_tokens.weight"].index_select(0, torch::tensor(example.tokens));
+      inputs.push_back(x * torch::rsqrt(x.square().mean(1, true) + base->config().rms_norm_eps));
+    }
+  }
+  const auto x = torch::cat(inputs).to(torch::kDouble).detach();
+  const auto leading = std::get<1>(torch::linalg_eigh(torch::matmul(x.t(), x))).slice(1, 16 - 6);
+  const auto leak_and_loss = [&](Method method) {
+    auto model = tiny_model();
+    add_adapters(model, {.lora_r = 3, .lora_target_modules = {"q_proj", "down_proj"}}, 1);
+    Trainer trainer(model, loss, {.learning_rate = 1e-2, .max_steps = 7, .seed = 5}, protection(model, method));
+    const auto before = trainer.advance().loss;
+    while (!trainer.done()) trainer.advance();
+    const auto parameters = model->named_parameters();
+    const std::string layer = "model.layers.0.self_attn.q_proj.";
+    const auto change =
+        torch::matmul(parameters[layer + "lora_B.weight"], parameters[layer + "lora_A.weight"]).detach();
+    const auto answered = torch::matmul(change.to(torch::kDouble), leading).norm() / change.norm();
+    return std::pair{answered.item<double>(), before};
+  };
+  const auto [plain, first_loss] = leak_and_loss(Method::plain);
+  CHECK(plain > 0.1);
+  const auto [leak, first] = leak_and_loss(Method::structured);
+  CHECK(leak < 1e-5);
+  CHECK(first == first_loss);  // to take out what an adapter was drawn with changes no answer
+  CHECK(leak_and_loss(Method::structured_gradient).first < plain);  // AdamW's step is not the gradient
 }
 
 TEST_CASE("the schedule rises in a line and falls in half a cosine") {

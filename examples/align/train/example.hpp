@@ -66,17 +66,19 @@ struct Batch {
   torch::Tensor predictors;  ///< A: where in the flattened B x T stands the token that predicts an answer token
   torch::Tensor targets;     ///< A: the answer tokens
   torch::Tensor row;         ///< A: which example each belongs to
+  torch::Tensor tokens;      ///< where in the flattened B x T stand tokens that are no padding
 };
 
 /// \param device  of the tensors: that of the model
 inline Batch collate(std::span<const Example* const> examples, std::int64_t padding, const torch::Device& device) {
   std::size_t longest = 0;
   for (const auto* example : examples) longest = std::max(longest, example->tokens.size());
-  Tokens ids, predictors, targets, row;
+  Tokens ids, predictors, targets, row, kept;
   for (std::size_t b = 0; b < examples.size(); ++b) {
     const auto& [tokens, answer] = *examples[b];
     ids.insert(ids.end(), tokens.begin(), tokens.end());
     ids.resize((b + 1) * longest, padding);
+    for (std::size_t t = 0; t < tokens.size(); ++t) kept.push_back(static_cast<std::int64_t>(b * longest + t));
     for (std::size_t t = 1; t < tokens.size(); ++t) {
       if (!answer[t]) continue;
       predictors.push_back(static_cast<std::int64_t>(b * longest + t) - 1);
@@ -86,8 +88,12 @@ inline Batch collate(std::span<const Example* const> examples, std::int64_t padd
   }
   const auto rows = static_cast<std::int64_t>(examples.size());
   const auto tensor = [&](const Tokens& values) { return torch::tensor(values, torch::kInt64).to(device); };
-  return {rows, tensor(ids).view({rows, static_cast<std::int64_t>(longest)}), tensor(predictors), tensor(targets),
-          tensor(row)};
+  return {rows,
+          tensor(ids).view({rows, static_cast<std::int64_t>(longest)}),
+          tensor(predictors),
+          tensor(targets),
+          tensor(row),
+          tensor(kept)};
 }
 
 }  // namespace align

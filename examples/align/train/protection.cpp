@@ -69,6 +69,16 @@ T named(const char* option, const std::string& name, std::initializer_list<std::
   throw ogpsa::InvalidArgument(std::string(option) + " '" + name + "' is unknown; use one of " + known);
 }
 
+/// The layers that have one (LoRA).
+std::vector<LinearImpl*> adapters(CausalLm& model) {
+  std::vector<LinearImpl*> result;
+  for (const auto& module : model->modules()) {
+    auto* linear = module->as<Linear>();
+    if (linear != nullptr && linear->has_adapter()) result.push_back(linear);
+  }
+  return result;
+}
+
 ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
   ogpsa::torch::Options result;
   result.refresh_every = options.refresh_every > 0 ? options.refresh_every : std::numeric_limits<std::int64_t>::max();
@@ -91,13 +101,45 @@ ogpsa::torch::Options projector_options(const ProtectionOptions& options) {
                                          {"int8", Storage::int8}});
   if (options.streaming) result.reference.rank.max_rank = 8;  // of flat blocks; a stream needs a limit
   if (!is_structured(options.method)) return result;
-  result.structured = "_proj\\.weight$";  // embeddings and norms stay flat
+  result.structured = kMatrices;  // embeddings and norms stay flat
   using Form = ogpsa::Form;
   result.form =
       named<Form>("form", options.form, {{"input", Form::input}, {"output", Form::output}, {"both", Form::both}});
   result.reference.structured.rank.max_share = options.max_share;
   result.reference.structured.damping = options.damping;
   return result;
+}
+
+/// Has a function see the inputs of the adapters, for as long as it lives.
+class Observed {
+ public:
+  Observed(InputObserver& observer, decltype(InputObserver::see) see) : observer_(observer) {
+    observer_.see = std::move(see);
+  }
+  ~Observed() { observer_ = {}; }
+  Observed(const Observed&) = delete;
+  Observed& operator=(const Observed&) = delete;
+
+ private:
+  InputObserver& observer_;
+};
+
+/// Where B is zero, A is free: it leaves the subspace. All steps of A do as well, so that B A, too, stays out of it.
+template <class P>
+void take_out_untrained_adapters(P& projector, CausalLm& model) {
+  std::vector<std::pair<torch::Tensor, torch::Tensor>> kept;  // A, and its gradient
+  for (const auto* adapter : adapters(model)) {
+    auto a = adapter->lora_a();
+    kept.emplace_back(a, a.grad());
+    a.mutable_grad() =
+        adapter->lora_b().count_nonzero().item<std::int64_t>() == 0 ? a.detach().clone() : torch::Tensor();
+  }
+  projector.project_gradients();
+  const torch::NoGradGuard no_grad;
+  for (auto& [a, gradient] : kept) {
+    if (a.grad().defined()) a.copy_(a.grad());
+    a.mutable_grad() = gradient;
+  }
 }
 
 /// The mean loss over the reference rows, in micro-batches.
@@ -136,7 +178,12 @@ Method method_of(const std::string& name) {
 
 Protection::Protection(CausalLm model, std::vector<Reference> references, ProtectionOptions options)
     : model_(std::move(model)), references_(std::move(references)), options_(std::move(options)) {
-  if (options_.method != Method::plain) projector_ = std::make_unique<Projector>(model_, projector_options(options_));
+  if (options_.method == Method::plain) return;
+  auto chosen = projector_options(options_);
+  // With LoRA the weights are frozen, and their change is B A: whatever B is, it gives nothing to inputs that A is
+  // orthogonal to. So it is A that is protected, from the inputs that its layer sees: no gradient is needed for them.
+  if (protects_adapters()) chosen.reference.structured.source = ogpsa::MomentSource::inputs;
+  projector_ = std::make_unique<Projector>(model_, std::move(chosen));
 }
 Protection::~Protection() = default;
 Protection::Protection(Protection&&) noexcept = default;
@@ -145,7 +192,12 @@ void Protection::prepare(std::int64_t step) {
   if (projector_ == nullptr || !projector_->with([&](auto& p) { return p.refresh_due(step); })) return;
   std::vector<ogpsa::torch::Objective> objectives;
   for (const auto& reference : references_) objectives.push_back(objective(reference, model_, options_.batch_size));
-  projector_->with([&](auto& p) { p.refresh(objectives); });
+  if (!protects_adapters()) return projector_->with([&](auto& p) { p.refresh(objectives); });
+  projector_->with([&](auto& p) {
+    const Observed here(model_->observer, [&p](const auto& name, const auto& x) { p.observe_inputs(name, x); });
+    p.refresh(objectives);
+    take_out_untrained_adapters(p, model_);
+  });
 }
 
 void Protection::project_gradients() {
@@ -159,6 +211,8 @@ void Protection::step(torch::optim::Optimizer& optimizer) {
     optimizer.step();
   }
 }
+
+bool Protection::protects_adapters() { return is_structured(options_.method) && !adapters(model_).empty(); }
 
 bool Protection::projects_step() const {
   return options_.method == Method::ogpsa_step || options_.method == Method::structured;

@@ -26,6 +26,10 @@ enum class Method {
 
 bool is_structured(Method method);
 
+/// Names of what the structured methods protect: the matrices of the layers or, where these are frozen, the adapters'
+/// A.
+inline constexpr const char* kMatrices = "_proj\\.(lora_A\\.)?weight$";
+
 /// plain, ogpsa, ogpsa-step, structured, structured-gradient
 const char* name(Method method);
 /// \throws ogpsa::InvalidArgument for another name
@@ -86,6 +90,7 @@ class Protection {
   struct Projector;
 
   bool projects_step() const;
+  bool protects_adapters();
 
   CausalLm model_;
   std::vector<Reference> references_;
