@@ -28,6 +28,7 @@ sft-replay-5e-5              $sft --method plain --sft_learning_rate 5e-5 $repla
 sft-ogpsa_step-5e-5          $sft --method ogpsa-step --sft_learning_rate 5e-5 --sft_refresh_every 20
 sft-structured-5e-5          $sft --method structured --sft_learning_rate 5e-5
 sft-structured_gradient-5e-5 $sft --method structured-gradient --sft_learning_rate 5e-5
+sft-structured_gradient-1e-4 $sft --method structured-gradient --sft_learning_rate 1e-4
 sft-structured_10-1e-4       $sft --method structured --sft_learning_rate 1e-4 --max_share 0.1
 sft-structured_50-1e-4       $sft --method structured --sft_learning_rate 1e-4 --max_share 0.5
 sft-lora_plain-2e-4          $sft --method plain --sft_learning_rate 2e-4 --lora_r 16
