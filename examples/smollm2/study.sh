@@ -35,6 +35,8 @@ sft-lora_plain-2e-4          $sft --method plain --sft_learning_rate 2e-4 --lora
 sft-lora_plain-5e-4          $sft --method plain --sft_learning_rate 5e-4 --lora_r 16
 sft-lora_structured-5e-4     $sft --method structured --sft_learning_rate 5e-4 --lora_r 16
 sft-lora_structured-1e-3     $sft --method structured --sft_learning_rate 1e-3 --lora_r 16
+sft-lora_structured-2e-3     $sft --method structured --sft_learning_rate 2e-3 --lora_r 16
+sft-lora_structured_10-1e-3  $sft --method structured --sft_learning_rate 1e-3 --lora_r 16 --max_share 0.1
 sft-structured_output-1e-4   $sft --method structured --sft_learning_rate 1e-4 --form output
 sft-structured_both-1e-4     $sft --method structured --sft_learning_rate 1e-4 --form both
 sft-structured_soft-1e-4     $sft --method structured --sft_learning_rate 1e-4 --max_share 1 --damping 0.1
