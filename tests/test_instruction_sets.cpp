@@ -236,7 +236,13 @@ TEST_CASE("instruction sets: bfloat16 to float and back, all values and all ways
         const auto high = static_cast<std::uint16_t>(i * 40503);  // an odd factor: NaNs stand among other values
         wide[i] = std::bit_cast<float>(static_cast<std::uint32_t>(high) << 16 | low);
       }
-      detail::run_with<detail::ConvertKernel<float, bfloat16>>(set, wide.data(), back.data(), Index{65536});
+      // Whole chunks, whole vectors and the rest; pieces that begin with or without a NaN.
+      Index begin = 0;
+      for (const Index n : {1, 7, 15, 16, 33, 255, 300, 511, 65536 - 1138}) {
+        detail::run_with<detail::ConvertKernel<float, bfloat16>>(set, wide.data() + begin, back.data() + begin, n);
+        begin += n;
+      }
+      REQUIRE(begin == 65536);
       for (std::size_t i = 0; i < wide.size(); ++i) {
         const auto expected = static_cast<bfloat16>(wide[i]);
         wrong += std::bit_cast<std::uint16_t>(back[i]) != std::bit_cast<std::uint16_t>(expected);

@@ -41,6 +41,16 @@ inline void add_adapters(CausalLm& model, const LoraOptions& options, std::uint6
   }
 }
 
+/// The layers that have an adapter.
+inline std::vector<LinearImpl*> adapters(CausalLm& model) {
+  std::vector<LinearImpl*> result;
+  for (const auto& module : model->modules()) {
+    auto* linear = module->as<Linear>();
+    if (linear != nullptr && linear->has_adapter()) result.push_back(linear);
+  }
+  return result;
+}
+
 /// The adapters' parameters, by the names that PEFT gives them.
 inline std::map<std::string, torch::Tensor> adapter_parameters(CausalLm& model) {
   std::map<std::string, torch::Tensor> result;

@@ -66,7 +66,7 @@ struct Batch {
   torch::Tensor predictors;  ///< A: where in the flattened B x T stands the token that predicts an answer token
   torch::Tensor targets;     ///< A: the answer tokens
   torch::Tensor row;         ///< A: which example each belongs to
-  torch::Tensor tokens;      ///< where in the flattened B x T stand tokens that are no padding
+  Tokens kept;               ///< where in the flattened B x T stand tokens that are no padding
 };
 
 /// \param device  of the tensors: that of the model
@@ -93,7 +93,7 @@ inline Batch collate(std::span<const Example* const> examples, std::int64_t padd
           tensor(predictors),
           tensor(targets),
           tensor(row),
-          tensor(kept)};
+          std::move(kept)};
 }
 
 }  // namespace align

@@ -14,7 +14,7 @@ namespace align {
 /// Log-probabilities of the whole vocabulary (A x V, float32) at the answer tokens of a batch. Logits are computed for
 /// these positions alone.
 inline torch::Tensor answer_log_softmax(CausalLm& model, const Batch& batch) {
-  model->observer.tokens = batch.tokens;
+  if (model->observer.see) model->observer.tokens = torch::tensor(batch.kept, torch::kInt64).to(model->device());
   const auto hidden = model->hidden(batch.ids).flatten(0, 1).index_select(0, batch.predictors);
   return torch::log_softmax(model->logits(hidden), -1, torch::kFloat32);
 }

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <variant>
 
+#include "model/lora.hpp"
+
 #ifdef OGPSA_ALIGN_CUDA
 #include <ogpsa/torch/cuda.hpp>
 #endif
@@ -67,16 +69,6 @@ T named(const char* option, const std::string& name, std::initializer_list<std::
     known += (known.empty() ? "" : ", ") + std::string(key);
   }
   throw ogpsa::InvalidArgument(std::string(option) + " '" + name + "' is unknown; use one of " + known);
-}
-
-/// The layers that have one (LoRA).
-std::vector<LinearImpl*> adapters(CausalLm& model) {
-  std::vector<LinearImpl*> result;
-  for (const auto& module : model->modules()) {
-    auto* linear = module->as<Linear>();
-    if (linear != nullptr && linear->has_adapter()) result.push_back(linear);
-  }
-  return result;
 }
 
 ogpsa::torch::Options projector_options(const ProtectionOptions& options) {

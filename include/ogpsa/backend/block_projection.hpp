@@ -63,16 +63,15 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
   out.clear();
   for (const auto& piece : pieces) out.push_back(zero(piece));
   const auto tasks = make_tasks(pieces);
-  std::vector<PieceCoefficients> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const auto t = static_cast<std::size_t>(i);
-    const auto& piece = pieces[tasks[t].piece];
-    parts[t] = zero(piece);
+  const auto parts = on_tasks(pieces, tasks, [&](const PieceTask& task) {
+    const auto& piece = pieces[task.piece];
+    PieceCoefficients part = zero(piece);
     if (piece.slow == 1) {
-      add_vector_coefficients(piece, tasks[t].begin, tasks[t].end, parts[t]);
+      add_vector_coefficients(piece, task.begin, task.end, part);
     } else {
-      add_matrix_coefficients(piece, tasks[t].begin, tasks[t].end, parts[t]);
+      add_matrix_coefficients(piece, task.begin, task.end, part);
     }
+    return part;
   });
   for (std::size_t t = 0; t < tasks.size(); ++t) {
     add_scaled(values(out[tasks[t].piece].inner), 1, values(parts[t].inner));
@@ -148,13 +147,12 @@ void change(std::span<const ProjectionPiece<T>> pieces, std::span<const PieceCha
             std::vector<PieceNorms>& norms) {
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
-  std::vector<double> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const auto t = tasks.size() - 1 - static_cast<std::size_t>(i);
-    const auto& [p, begin, end] = tasks[t];
-    parts[t] = pieces[p].slow == 1 ? change_vector(pieces[p], changes[p], begin, end)
-                                   : change_matrix(pieces[p], changes[p], begin, end);
-  });
+  const auto change_task = [&](const PieceTask& task) {
+    const auto& [p, begin, end] = task;
+    return pieces[p].slow == 1 ? change_vector(pieces[p], changes[p], begin, end)
+                               : change_matrix(pieces[p], changes[p], begin, end);
+  };
+  const auto parts = on_tasks(pieces, tasks, change_task, /*backwards=*/true);
   for (std::size_t t = 0; t < tasks.size(); ++t) norms[tasks[t].piece].after += parts[t];
 }
 

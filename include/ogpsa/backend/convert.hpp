@@ -28,13 +28,12 @@ struct ConvertKernel {
         *reinterpret_cast<typename Vector<float, Bytes>::Unaligned*>(to + i) = values;
       }
     } else {
-      for (; i + chunk <= n; i += chunk) {
+      for (const Index whole = n - n % (2 * size); i < whole;) {
+        const Index begin = i, end = begin + chunk < whole ? begin + chunk : whole;
         typename Vector<std::uint32_t, Bytes>::Type nan = {};
-        for (Index j = i; j < i + chunk; j += 2 * size) {
-          narrow<Bytes>(from + j, reinterpret_cast<std::uint16_t*>(to + j), nan);
-        }
+        for (; i < end; i += 2 * size) narrow<Bytes>(from + i, reinterpret_cast<std::uint16_t*>(to + i), nan);
         if (!any_sign<Bytes>(nan)) continue;
-        for (Index j = i; j < i + chunk; ++j) to[j] = static_cast<T>(from[j]);
+        for (Index j = begin; j < end; ++j) to[j] = static_cast<T>(from[j]);
       }
     }
     for (; i < n; ++i) to[i] = static_cast<T>(from[i]);

@@ -49,6 +49,18 @@ bool worth_threads(std::span<const ProjectionPiece<T>> pieces) {
   return work >= kWorthThreads;
 }
 
+/// f(task) of each task, side by side; the results stand in the order of the tasks, also where the last is taken first.
+template <class T, class F>
+auto on_tasks(std::span<const ProjectionPiece<T>> pieces, const std::vector<PieceTask>& tasks, F&& f,
+              bool backwards = false) {
+  std::vector<decltype(f(tasks[0]))> results(tasks.size());
+  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
+    const auto at = static_cast<std::size_t>(i), t = backwards ? tasks.size() - 1 - at : at;
+    results[t] = f(tasks[t]);
+  });
+  return results;
+}
+
 /// Elements [begin, begin + n) of X, as `load` has those of a tensor, and back.
 template <class T>
 const T* load(const ProjectionPiece<T>& piece, Index begin, Index n, T* buffer) {
@@ -117,9 +129,7 @@ inline Index panel_width(Index rows, Index most) {
 template <class T>
 Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponent) {
   const auto tasks = make_tasks(pieces);
-  std::vector<char> beyond(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const PieceTask& task = tasks[static_cast<std::size_t>(i)];
+  const auto beyond = on_tasks(pieces, tasks, [&](const PieceTask& task) {
     const auto& piece = pieces[task.piece];
     const Index across = piece.slow == 1 ? 1 : piece.left.cols == 0 ? piece.slow : piece.fast;
     const auto is_beyond = [&](ConstTensorView tensor) {
@@ -129,7 +139,7 @@ Index first_piece_beyond(std::span<const ProjectionPiece<T>> pieces, int exponen
                return find_beyond(data, (task.end - task.begin) * across, exponent) >= 0;
              });
     };
-    beyond[static_cast<std::size_t>(i)] = is_beyond(piece.tensor) || is_beyond(piece.origin);
+    return static_cast<char>(is_beyond(piece.tensor) || is_beyond(piece.origin));  // no vector<bool>: threads write
   });
   const auto found = std::find(beyond.begin(), beyond.end(), 1);
   return found == beyond.end() ? -1 : static_cast<Index>(tasks[static_cast<std::size_t>(found - beyond.begin())].piece);

@@ -12,6 +12,12 @@
 
 namespace ogpsa::detail {
 
+inline void add(PieceNorms& sum, const PieceNorms& part) {
+  sum.before += part.before;
+  sum.inside += part.inside;
+  sum.after += part.after;
+}
+
 /// Projects one side of a panel of columns (left basis) or rows (right basis) of a matrix.
 template <class T>
 PieceNorms change_panel(const ProjectionPiece<T>& piece, const SideChange& change, MatrixView<T> x) {
@@ -63,9 +69,7 @@ PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& ch
       part = change_panel(piece, change, view_of(panel));
       store_panel(panel, piece, piece.fast, row, col);
     }
-    norms.before += part.before;
-    norms.inside += part.inside;
-    norms.after += part.after;
+    add(norms, part);
   }
   return norms;
 }
@@ -75,17 +79,10 @@ void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const Sid
                  std::vector<PieceNorms>& norms) {
   norms.assign(pieces.size(), {});
   const auto tasks = make_tasks(pieces);
-  std::vector<PieceNorms> parts(tasks.size());
-  parallel_for(static_cast<Index>(tasks.size()), worth_threads(pieces), [&](Index i) {
-    const auto& [p, begin, end] = tasks[static_cast<std::size_t>(i)];
-    parts[static_cast<std::size_t>(i)] = change_one_side(pieces[p], changes[p], begin, end);
+  const auto parts = on_tasks(pieces, tasks, [&](const PieceTask& task) {
+    return change_one_side(pieces[task.piece], changes[task.piece], task.begin, task.end);
   });
-  for (std::size_t t = 0; t < tasks.size(); ++t) {
-    auto& sum = norms[tasks[t].piece];
-    sum.before += parts[t].before;
-    sum.after += parts[t].after;
-    sum.inside += parts[t].inside;
-  }
+  for (std::size_t t = 0; t < tasks.size(); ++t) add(norms[tasks[t].piece], parts[t]);
 }
 
 }  // namespace ogpsa::detail
