@@ -16,13 +16,13 @@ namespace ogpsa::detail {
 inline constexpr Index kProductsOfLane = 32;
 
 /// Adds the lanes of a sum to its lanes in double, and clears them.
-template <class T, int Bytes>
-OGPSA_ALWAYS_INLINE void carry(typename Vector<T, Bytes>::Type (&lanes)[kLanes / Vector<T, Bytes>::size],
-                               double (&sum)[kLanes]) {
+template <class T, class Lane, Index N>
+OGPSA_ALWAYS_INLINE void carry(Lane (&lanes)[N], double (&sum)[kLanes]) {
   T values[kLanes];
+  static_assert(sizeof values == sizeof lanes);
   std::memcpy(values, lanes, sizeof values);
   for (Index l = 0; l < kLanes; ++l) sum[l] += static_cast<double>(values[l]);
-  for (auto& lane : lanes) lane = typename Vector<T, Bytes>::Type{};
+  for (Lane& lane : lanes) lane = Lane{};
 }
 
 /// A sum of squares of x that were added in lanes of T, or that in double where it left the range of T (or, of so many
@@ -59,7 +59,7 @@ struct MeasureKernel {
           lanes[K][v] += values * values;
         }
       }
-      for (Index k = 0; k <= K; ++k) carry<T, Bytes>(lanes[k], total[k]);
+      for (Index k = 0; k <= K; ++k) carry<T>(lanes[k], total[k]);
     }
     for (Index l = 0; i + l < n; ++l) {
       for (Index k = 0; k < K; ++k) total[k][l] += static_cast<double>(x[i + l] * q.at(k, i + l));
@@ -96,7 +96,7 @@ struct ChangeKernel {
           squares[v] += value * value;
         }
       }
-      carry<T, Bytes>(squares, total);
+      carry<T>(squares, total);
     }
     for (Index l = 0; i + l < n; ++l) {
       T value = keep * x[i + l];
