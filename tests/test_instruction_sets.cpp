@@ -74,9 +74,8 @@ void check_measure_and_change(detail::InstructionSet set, Index n) {
   const auto x = random_values<T>(n, random), c = random_values<T>(K + 1, random);
   std::vector<double> sums(K + 1, 0.0);
   detail::run_with<detail::MeasureKernel<T, K, S>>(set, q.view(), x.data(), n, sums.data());
-  std::vector<T> y(static_cast<std::size_t>(n));
-  const double square =
-      detail::run_with<detail::ChangeKernel<T, K, S>>(set, T(0.75), c.data(), q.view(), x.data(), y.data(), n);
+  auto y = x;
+  const double square = detail::run_with<detail::ChangeKernel<T, K, S>>(set, T(0.75), c.data(), q.view(), y.data(), n);
   Real squares = 0, squares_after = 0;
   std::vector<Real> products(K, 0), magnitudes(K, 0);
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -100,6 +99,40 @@ void check_measure_and_change(detail::InstructionSet set, Index n) {
   }
   CHECK(sums[K] == doctest::Approx(static_cast<double>(squares)).epsilon(16 * test::roundoff<T>));
   CHECK(square == doctest::Approx(static_cast<double>(squares_after)).epsilon(16 * test::roundoff<T>));
+}
+
+/// Elements kept as bfloat16 against the same as float, which Eigen rounds: equal to the bit, NaN and infinity among
+/// them.
+template <int K, class S>
+void check_bfloat16_elements(detail::InstructionSet set, Index n) {
+  CAPTURE(n);
+  CAPTURE(K);
+  Random random(static_cast<std::uint64_t>(n * 10 + K));
+  const RandomColumns<float, S> q(n + 3, K, random);
+  const auto c = random_values<float>(K, random);
+  auto x = random_values<bfloat16>(n, random);
+  std::vector<float> wide(x.begin(), x.end());
+  std::vector<double> sums(K + 1, 0.0), expected_sums(K + 1, 0.0);
+  detail::run_with<detail::MeasureKernel<float, K, S, bfloat16>>(set, q.view(), x.data(), n, sums.data());
+  detail::run_with<detail::MeasureKernel<float, K, S>>(set, q.view(), wide.data(), n, expected_sums.data());
+  CHECK(sums == expected_sums);
+  const auto change = [&] {
+    return std::pair(
+        detail::run_with<detail::ChangeKernel<float, K, S, bfloat16>>(set, 0.75F, c.data(), q.view(), x.data(), n),
+        detail::run_with<detail::ChangeKernel<float, K, S>>(set, 0.75F, c.data(), q.view(), wide.data(), n));
+  };
+  const auto [square, expected_square] = change();
+  CHECK(square == expected_square);
+  for (Index i = 0; i < n; i += 7) {  // numbers of all kinds, NaN of either sign among them
+    x[static_cast<std::size_t>(i)] = std::bit_cast<bfloat16>(static_cast<std::uint16_t>(i * 40503));
+  }
+  std::copy(x.begin(), x.end(), wide.begin());
+  change();
+  Index wrong = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    wrong += std::bit_cast<std::uint16_t>(x[i]) != std::bit_cast<std::uint16_t>(static_cast<bfloat16>(wide[i]));
+  }
+  CHECK(wrong == 0);
 }
 
 /// C += alpha A B against long double, with operands in either order and C wider than it need be.
@@ -171,6 +204,18 @@ TEST_CASE_TEMPLATE("instruction sets: measuring and changing a vector against lo
         check_measure_and_change<T, 2, std::int8_t>(set, n);
         check_measure_and_change<T, 4, std::int8_t>(set, n);
       }
+    }
+  }
+}
+
+TEST_CASE("instruction sets: measuring and changing bfloat16 where it lies") {
+  for (const auto set : instruction_sets()) {
+    CAPTURE(static_cast<int>(set));
+    for (const Index n : {0, 1, 15, 16, 17, 33, 511, 512, 529, 2048}) {
+      check_bfloat16_elements<1, float>(set, n);
+      check_bfloat16_elements<2, bfloat16>(set, n);
+      check_bfloat16_elements<4, float>(set, n);
+      check_bfloat16_elements<4, std::int8_t>(set, n);
     }
   }
 }

@@ -23,18 +23,20 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   Eigen::MatrixXd products(rank, 1);
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
-    const T* x = load<T>(piece, i, n, buffer);
-    double square = rank == 0 ? squared_norm(x, n) : 0.0;
-    in_groups_of_columns(rank, [&](auto count, Index k) {
-      double sums[count + 1] = {};
-      visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
-        run_best<MeasureKernel<T, count, S>>(q, x, n, static_cast<double*>(sums));
+    double square = 0;  // in lanes of T
+    visit_elements<T>(piece, i, n, true, buffer, [&]<class X>(const X* x) {
+      in_groups_of_columns(rank, [&](auto count, Index k) {
+        double sums[count + 1] = {};
+        visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
+          run_best<MeasureKernel<T, count, S, X>>(q, x, n, static_cast<double*>(sums));
+        });
+        for (int j = 0; j < count; ++j) at(products, k + j) = sums[j];
+        square = sums[count];
       });
-      for (int j = 0; j < count; ++j) at(products, k + j) = sums[j];
-      if (k == 0) square = squared_norm_or(sums[count], x, n);
     });
     inner.add(products);
-    sum.squared_norm += square;
+    const auto in_double = [&] { return squared_norm(load<T>(piece, i, n, buffer), n); };
+    sum.squared_norm += rank > 0 ? squared_norm_or<T>(square, n, in_double) : in_double();
   }
   sum.inner = inner.value();
 }
@@ -82,35 +84,44 @@ void coefficients(std::span<const ProjectionPiece<T>> pieces, std::vector<PieceC
 /// Then a tensor is not written, so that it keeps its bits also where it is wider than the arithmetic.
 inline bool nothing_to_do(const PieceChange& change) { return change.keep == 1 && all_zero(values(change.remove)); }
 
+/// x <- keep x - left remove on n rows from `row` on, which are rounded to X for each group of columns. Returns |x|^2
+/// before the last rounding, summed in lanes of T.
+template <class T, class X>
+double change_elements(const BasisView<T>& left, Index row, Index n, T keep, const Dense<T>& remove, X* x) {
+  if (left.cols == 0) {  // any column will do that is there
+    const T none = 0;
+    return run_best<ChangeKernel<T, 1, X, X>>(keep, &none, BasisColumns<T, X>{x, 0}, x, n);
+  }
+  double square = 0;
+  in_groups_of_columns(left.cols, [&](auto count, Index k) {
+    visit_columns(left, row, k, [&]<class S>(BasisColumns<T, S> q) {
+      square = run_best<ChangeKernel<T, count, S, X>>(k == 0 ? keep : T(1), remove.data() + k, q, x, n);
+    });
+  });
+  return square;
+}
+
 /// X <- keep X - left remove on elements [begin, end) of a vector; returns the squared norm of the result.
 template <class T>
 double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change, Index begin, Index end) {
   alignas(64) T buffer[kGranule];
   const Dense<T> remove = rounded<T>(change.remove);
-  const bool write = !nothing_to_do(change);
-  const bool write_through = write && in_place(piece);
+  const T keep = static_cast<T>(change.keep);
+  const bool once = groups_of_columns(piece.left.cols) <= 1;
   double after = 0;
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
-    const T* x = load<T>(piece, i, n, buffer);
-    if (!write) {
-      after += squared_norm(x, n);
+    const auto in_double = [&] { return squared_norm(load<T>(piece, i, n, buffer), n); };
+    if (nothing_to_do(change)) {
+      after += in_double();
       continue;
     }
-    T* y = write_through ? static_cast<T*>(piece.tensor.data) + i : buffer;
     double square = 0;
-    if (piece.left.cols == 0) {  // any column will do that is there
-      const T none = 0;
-      square = run_best<ChangeKernel<T, 1>>(static_cast<T>(change.keep), &none, BasisColumns<T>{x, 0}, x, y, n);
-    }
-    in_groups_of_columns(piece.left.cols, [&](auto count, Index k) {
-      const T keep = k == 0 ? static_cast<T>(change.keep) : T(1);
-      visit_columns(piece.left, i, k, [&]<class S>(BasisColumns<T, S> q) {
-        square = run_best<ChangeKernel<T, count, S>>(keep, remove.data() + k, q, k == 0 ? x : y, y, n);
-      });
-    });
-    after += squared_norm_or(square, y, n);
-    if (!write_through) store<T>(buffer, n, piece, i);
+    const auto f = [&]<class X>(X* x) { square = change_elements<T>(piece.left, i, n, keep, remove, x); };
+    const bool in_buffer = visit_elements<T>(piece, i, n, once, buffer, f);
+    after += in_buffer ? squared_norm_or<T>(square, n, [&] { return squared_norm(buffer, n); })
+                       : squared_norm_or<T>(square, n, in_double);
+    if (in_buffer) store<T>(buffer, n, piece, i);
   }
   return after;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "ogpsa/backend.hpp"
@@ -76,6 +77,25 @@ void store(const T* values, Index n, const ProjectionPiece<T>& piece, Index begi
 template <class T>
 bool in_place(const ProjectionPiece<T>& piece) {
   return piece.tensor.dtype == dtype_of<T>() && piece.origin.data == nullptr;
+}
+
+/// Calls f with elements [begin, begin + n) of X in their own memory, also as bfloat16 if f may have them rounded, or
+/// as `load` has them in `buffer`; returns whether they are in the buffer.
+template <class T, class F>
+bool visit_elements(const ProjectionPiece<T>& piece, Index begin, Index n, bool rounded, T* buffer, F&& f) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (rounded && piece.tensor.dtype == DType::bfloat16 && piece.origin.data == nullptr) {
+      f(static_cast<bfloat16*>(piece.tensor.data) + begin);
+      return false;
+    }
+  }
+  if (in_place(piece)) {
+    f(static_cast<T*>(piece.tensor.data) + begin);
+    return false;
+  }
+  load<T>(piece, begin, n, buffer);
+  f(buffer);
+  return true;
 }
 
 /// Rows [row, row + rows) and columns [col, col + cols) of a tensor (or the X of a piece) of `fast` rows in memory as

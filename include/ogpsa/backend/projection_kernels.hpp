@@ -25,22 +25,23 @@ OGPSA_ALWAYS_INLINE void carry(Lane (&lanes)[N], double (&sum)[kLanes]) {
   for (Lane& lane : lanes) lane = Lane{};
 }
 
-/// A sum of squares of x that were added in lanes of T, or that in double where it left the range of T (or, of so many
-/// small ones, all might have been lost).
-template <class T>
-double squared_norm_or(double sum, const T* x, Index n) {
+/// A sum of n squares that were added in lanes of T, or what `in_double()` gives where that left the range of T (or, of
+/// so many small ones, all might have been lost).
+template <class T, class F>
+double squared_norm_or(double sum, Index n, F&& in_double) {
   if constexpr (std::is_same_v<T, double>) return sum;
-  return sum >= 0x1p-100 * static_cast<double>(n) && sum < 1e300 ? sum : squared_norm(x, n);
+  return sum >= 0x1p-100 * static_cast<double>(n) && sum < 1e300 ? sum : in_double();
 }
 
-/// sum_i q_ik x_i for K columns q_k, and sum_i x_i^2, in one pass; added to sums[0 .. K - 1] and sums[K].
-template <class T, int K, class S = T>
+/// sum_i q_ik x_i for K columns q_k kept as S, and sum_i x_i^2 for x kept as X, in one pass; added to sums[0 .. K - 1]
+/// and sums[K].
+template <class T, int K, class S = T, class X = T>
 struct MeasureKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static void run(BasisColumns<T, S> q, const T* x, Index n, double* sums) {
+  OGPSA_ALWAYS_INLINE static void run(BasisColumns<T, S> q, const X* x, Index n, double* sums) {
     using V = Vector<T, Bytes>;
-    using Unaligned = typename V::Unaligned;
     constexpr Index chunk = kProductsOfLane * kLanes;
+    const BasisColumns<T, X> xs{x, 0};
     double total[K + 1][kLanes] = {};
     Index i = 0;
     for (Index begin = 0; begin < n; begin += chunk) {
@@ -49,7 +50,8 @@ struct MeasureKernel {
       for (i = begin; i + kLanes <= end; i += kLanes) {
 #pragma GCC unroll 8
         for (Index v = 0; v < kLanes / V::size; ++v) {
-          const typename V::Type values = *reinterpret_cast<const Unaligned*>(x + i + v * V::size);
+          typename V::Type values;
+          xs.template load<Bytes>(0, i + v * V::size, values);
 #pragma GCC unroll 4
           for (Index k = 0; k < K; ++k) {
             typename V::Type column;
@@ -62,51 +64,59 @@ struct MeasureKernel {
       for (Index k = 0; k <= K; ++k) carry<T>(lanes[k], total[k]);
     }
     for (Index l = 0; i + l < n; ++l) {
-      for (Index k = 0; k < K; ++k) total[k][l] += static_cast<double>(x[i + l] * q.at(k, i + l));
-      total[K][l] += static_cast<double>(x[i + l] * x[i + l]);
+      const T value = xs.at(0, i + l);
+      for (Index k = 0; k < K; ++k) total[k][l] += static_cast<double>(value * q.at(k, i + l));
+      total[K][l] += static_cast<double>(value * value);
     }
     for (Index k = 0; k <= K; ++k) sums[k] += sum_lanes(total[k]);
   }
 };
 
-/// y <- keep x - sum_k c_k q_k for K columns q_k, in one pass; y may be x. Returns |y|^2.
-template <class T, int K, class S = T>
+/// x <- keep x - sum_k c_k q_k for x kept as X and K columns q_k kept as S, in one pass. Returns |x|^2 as it was before
+/// it was rounded to X.
+template <class T, int K, class S = T, class X = T>
 struct ChangeKernel {
   template <int Bytes>
-  OGPSA_ALWAYS_INLINE static double run(T keep, const T* c, BasisColumns<T, S> q, const T* x, T* y, Index n) {
+  OGPSA_ALWAYS_INLINE static double run(T keep, const T* c, BasisColumns<T, S> q, X* x, Index n) {
     using V = Vector<T, Bytes>;
-    using Unaligned = typename V::Unaligned;
     constexpr Index chunk = kProductsOfLane * kLanes;
+    const BasisColumns<T, X> xs{x, 0};
     double total[kLanes] = {};
     Index i = 0;
     for (Index begin = 0; begin < n; begin += chunk) {
       const Index end = begin + chunk < n ? begin + chunk : n;
-      typename V::Type squares[kLanes / V::size] = {};
+      typename V::Type squares[kLanes / V::size] = {}, values[kLanes / V::size];
       for (i = begin; i + kLanes <= end; i += kLanes) {
 #pragma GCC unroll 8
         for (Index v = 0; v < kLanes / V::size; ++v) {
-          typename V::Type value = keep * *reinterpret_cast<const Unaligned*>(x + i + v * V::size);
+          xs.template load<Bytes>(0, i + v * V::size, values[v]);
+          values[v] *= keep;
 #pragma GCC unroll 4
           for (Index k = 0; k < K; ++k) {
             typename V::Type column;
             q.template load<Bytes>(k, i + v * V::size, column);
-            value -= c[k] * column;
+            values[v] -= c[k] * column;
           }
-          *reinterpret_cast<Unaligned*>(y + i + v * V::size) = value;
-          squares[v] += value * value;
+          squares[v] += values[v] * values[v];
+          if constexpr (std::is_same_v<X, T>)
+            *reinterpret_cast<typename V::Unaligned*>(x + i + v * V::size) = values[v];
         }
+        if constexpr (!std::is_same_v<X, T>) narrow<Bytes>(values, reinterpret_cast<std::uint16_t*>(x + i));
       }
       carry<T>(squares, total);
     }
     for (Index l = 0; i + l < n; ++l) {
-      T value = keep * x[i + l];
+      T value = keep * xs.at(0, i + l);
       for (Index k = 0; k < K; ++k) value -= c[k] * q.at(k, i + l);
-      y[i + l] = value;
+      x[i + l] = static_cast<X>(value);
       total[l] += static_cast<double>(value * value);
     }
     return sum_lanes(total);
   }
 };
+
+/// How often `in_groups_of_columns` calls.
+inline Index groups_of_columns(Index columns) { return columns / 4 + columns % 4 / 2 + columns % 2; }
 
 /// Calls f(the number of columns as a constant, first column) so that all of `columns` are covered, four, two or one at
 /// a time.

@@ -90,6 +90,12 @@ OGPSA_ALWAYS_INLINE void put_upper_halves(const typename Vector<std::uint32_t, B
       __builtin_shufflevector((Halves)first, (Halves)second, (2 * I + 1)...);
 }
 
+/// Bits of float whose upper halves are those of bfloat16, rounded to nearest even; not for NaN.
+template <class Bits>
+OGPSA_ALWAYS_INLINE void round_to_upper_halves(Bits& bits) {
+  bits += 0x7fff + ((bits >> 16) & 1);
+}
+
 template <int Bytes>
 OGPSA_ALWAYS_INLINE bool any_sign(const typename Vector<std::uint32_t, Bytes>::Type& x) {
   std::uint32_t bits = 0;
@@ -103,13 +109,36 @@ template <int Bytes>
 OGPSA_ALWAYS_INLINE void narrow(const float* from, std::uint16_t* to,
                                 typename Vector<std::uint32_t, Bytes>::Type& nan) {
   using V = Vector<std::uint32_t, Bytes>;
-  typename V::Type rounded[2];
+  typename V::Type bits[2];
   for (int v = 0; v < 2; ++v) {
-    const typename V::Type bits = *reinterpret_cast<const typename V::Unaligned*>(from + v * V::size);
-    nan |= (bits & 0x7fffffff) + 0x7fffff;
-    rounded[v] = bits + 0x7fff + ((bits >> 16) & 1);
+    bits[v] = *reinterpret_cast<const typename V::Unaligned*>(from + v * V::size);
+    nan |= (bits[v] & 0x7fffffff) + 0x7fffff;
+    round_to_upper_halves(bits[v]);
   }
-  put_upper_halves<Bytes>(rounded[0], rounded[1], to, std::make_integer_sequence<int, Bytes / 2>());
+  put_upper_halves<Bytes>(bits[0], bits[1], to, std::make_integer_sequence<int, Bytes / 2>());
+}
+
+/// Sixteen floats in vectors to bfloat16, rounded to nearest even.
+template <int Bytes, int Count>
+OGPSA_ALWAYS_INLINE void narrow(const typename Vector<float, Bytes>::Type (&from)[Count], std::uint16_t* to) {
+  using Words = typename Vector<std::uint32_t, Bytes>::Type;
+  Words bits[Count];
+  for (int v = 0; v < Count; ++v) {
+    bits[v] = (Words)from[v];
+    const Words nan = (bits[v] & 0x80000000) | 0x7fc00000;
+    round_to_upper_halves(bits[v]);
+    bits[v] = from[v] == from[v] ? bits[v] : nan;
+  }
+  if constexpr (Count == 1) {
+    using Halves = typename Vector<std::uint16_t, Bytes / 2>::Type;
+    *reinterpret_cast<typename Unaligned<std::uint16_t, Bytes / 2>::Type*>(to) =
+        __builtin_convertvector(bits[0] >> 16, Halves);
+  } else {
+    for (int v = 0; v < Count; v += 2) {
+      put_upper_halves<Bytes>(bits[v], bits[v + 1], to + v * Vector<float, Bytes>::size,
+                              std::make_integer_sequence<int, Bytes / 2>());
+    }
+  }
 }
 
 }  // namespace ogpsa::detail
