@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """plot_tradeoff.py OUT.svg STAGE RUN...: safety against capability of runs of `ogpsa_align train` (needs matplotlib), and
 a table of them in Markdown on the standard output.
+plot_tradeoff.py OUT.svg HEADING TABLE.md: the same plot of the table in a Markdown file whose first column is HEADING.
 
 A run is a folder with a summary.json. Runs that differ in their seeds alone are one point, with the standard deviation
 over the seeds as its bars; points of one method and form are joined by a line. To the lower left is better."""
 
 import json
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -70,22 +72,51 @@ def print_table(points, base):
         print(f"| {arm} | {rate:g} | {len(results)} | {cell(results, 'general_loss', 1, 3, base['general_loss'])} | {row} |")
 
 
-def plot(points, base, out):
+def marks_of(points, base):
+    """{(arm, learning rate): ((safety loss, spread), (tax, spread))}"""
+    marks = {}
+    for point, results in points.items():
+        loss, spread = mean_and_spread(results, "general_loss")
+        marks[point] = mean_and_spread(results, "safety_loss"), (loss - base["general_loss"], spread)
+    return marks
+
+
+def marks_of_table(path, heading):
+    """The same of a table, whose cells are "mean" or "mean ±spread", and the safety loss of its base."""
+    marks, columns, base = {}, None, None
+    for line in Path(path).read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == heading:
+            columns = {name: i for i, name in enumerate(cells)}
+        elif columns and not line.startswith("|"):
+            break
+        elif columns and cells[0].startswith("base"):
+            base = float(cells[columns["safety loss"]])
+        elif columns and not cells[0].startswith("-"):
+            tax = re.search(r"\((.*)\)", cells[columns["general loss (tax)"]])[1]
+            marks[cells[0], float(cells[columns["learning rate"]])] = tuple(
+                (float(mean), float(spread or 0)) for mean, _, spread in
+                (text.partition(" ±") for text in (cells[columns["safety loss"]], tax)))
+    return marks, base
+
+
+def plot(marks, base_safety_loss, out):
     lines = defaultdict(list)
-    for (arm, rate), results in points.items():
-        lines[arm].append((rate, mean_and_spread(results, "safety_loss"), mean_and_spread(results, "general_loss")))
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for (arm, line), marker in zip(sorted(lines.items()), "osD^vPX*<>hd"):
+    for (arm, rate), (safety, tax) in marks.items():
+        lines[arm].append((rate, safety, tax))
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    for i, (arm, line) in enumerate(sorted(lines.items())):
         line.sort()
         x, x_bars = zip(*(p[1] for p in line))
-        y, y_bars = zip(*((p[2][0] - base["general_loss"], p[2][1]) for p in line))
-        axes.errorbar(x, y, xerr=x_bars, yerr=y_bars, marker=marker, label=arm, linewidth=1, elinewidth=0.7)
+        y, y_bars = zip(*(p[2] for p in line))
+        axes.errorbar(x, y, xerr=x_bars, yerr=y_bars, marker="osD^vPX*<>hd8p"[i % 14], color=f"C{i % 10}",
+                      linestyle="--" if i >= 10 else "-", label=arm, linewidth=1, elinewidth=0.7)
         for (rate, *_), *point in zip(line, x, y):
-            axes.annotate(f"{rate:g}", point, textcoords="offset points", xytext=(5, 4), fontsize=7)
-    axes.set_xlabel(f"loss of safe answers, held out (base: {base['safety_loss']:.2f})")
+            axes.annotate(f"{rate:.0e}".replace("e-0", "e-"), point, textcoords="offset points", xytext=(5, 4), fontsize=7)
+    axes.set_xlabel(f"loss of safe answers, held out (base: {base_safety_loss:.2f})")
     axes.set_ylabel("rise of the general loss")
     axes.axhline(0, color="grey", linewidth=0.5)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.margins(0.09)
     axes.grid(alpha=0.3)
     figure.tight_layout()
@@ -94,6 +125,9 @@ def plot(points, base, out):
 
 if __name__ == "__main__":
     out, stage, *runs = sys.argv[1:]
-    points, base = read(runs, stage)
-    print_table(points, base)
-    plot(points, base, out)
+    if Path(runs[0]).is_file():
+        plot(*marks_of_table(runs[0], stage), out)
+    else:
+        points, base = read(runs, stage)
+        print_table(points, base)
+        plot(marks_of(points, base), base["safety_loss"], out)
