@@ -107,20 +107,20 @@ double change_vector(const ProjectionPiece<T>& piece, const PieceChange& change,
   alignas(64) T buffer[kGranule];
   const Dense<T> remove = rounded<T>(change.remove);
   const T keep = static_cast<T>(change.keep);
-  const bool once = groups_of_columns(piece.left.cols) <= 1;
+  const bool write = !nothing_to_do(change), rounded_once = groups_of_columns(piece.left.cols) <= 1;
   double after = 0;
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
-    const auto in_double = [&] { return squared_norm(load<T>(piece, i, n, buffer), n); };
-    if (nothing_to_do(change)) {
-      after += in_double();
+    if (!write) {
+      after += squared_norm(load<T>(piece, i, n, buffer), n);
       continue;
     }
     double square = 0;
-    const auto f = [&]<class X>(X* x) { square = change_elements<T>(piece.left, i, n, keep, remove, x); };
-    const bool in_buffer = visit_elements<T>(piece, i, n, once, buffer, f);
-    after += in_buffer ? squared_norm_or<T>(square, n, [&] { return squared_norm(buffer, n); })
-                       : squared_norm_or<T>(square, n, in_double);
+    const bool in_buffer = visit_elements<T>(piece, i, n, rounded_once, buffer, [&]<class X>(X* x) {
+      square = change_elements<T>(piece.left, i, n, keep, remove, x);
+    });
+    after += squared_norm_or<T>(square, n,
+                                [&] { return squared_norm(in_buffer ? buffer : load<T>(piece, i, n, buffer), n); });
     if (in_buffer) store<T>(buffer, n, piece, i);
   }
   return after;
