@@ -134,9 +134,8 @@ class BasicGradientProjector {
   /// Takes one step of the optimizer and removes from what it did to the weights what would move the reference losses
   /// (Options::metric): <h_r, D> = 0 to rounding for the step D, whatever momentum, scaling and weight decay do.
   ///
-  /// Adam, AdamW, SGD, RMSprop and Adagrad are stepped a few blocks at a time, with a snapshot of these alone (64 MiB,
-  /// or one block); any other optimizer at once, with a snapshot of all blocks. Parameters that are not blocks are
-  /// stepped as ever.
+  /// Adam, AdamW, SGD, RMSprop and Adagrad are stepped one block at a time, with a snapshot of that block alone; any
+  /// other optimizer at once, with a snapshot of all blocks. Parameters that are not blocks are stepped as ever.
   ///
   /// Weights in bfloat16 (8 bits) or float16 (11 bits) round the step when it is added: each element is off by up to
   /// half a unit in its last place, often more than a small step has, and no projection can undo that. Keep float32
