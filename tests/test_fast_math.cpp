@@ -160,6 +160,20 @@ TEST_CASE_TEMPLATE("fast math: the exact step against long double; weights outsi
   }
 }
 
+TEST_CASE("fast math: bfloat16 that is changed where it lies keeps a NaN") {
+  std::vector<float> q(64, 0.0F);
+  for (std::size_t i = 0; i < q.size(); ++i) q[i] = from_bits<float>(i % 2 == 0 ? 0x7fffffffu : 0xffffffffu);
+  std::vector<bfloat16> x(q.size(), static_cast<bfloat16>(1.0F));
+  const float c = 1;
+  detail::run_best<detail::ChangeKernel<float, 1, float, bfloat16>>(1.0F, &c, detail::BasisColumns<float>{q.data(), 64},
+                                                                    x.data(), Index{64});
+  for (const bfloat16 value : x) {
+    std::uint16_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    CHECK((bits & 0x7fff) > 0x7f80);
+  }
+}
+
 TEST_CASE("fast math: a compensated sum is one") {
   detail::CompensatedSum sum(1, 1);
   Eigen::MatrixXd part(1, 1);

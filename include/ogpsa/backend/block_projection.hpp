@@ -23,6 +23,11 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
   Eigen::MatrixXd products(rank, 1);
   for (Index i = begin, n = 0; i < end; i += n) {
     n = granule(piece.left, i, end, kGranule);
+    const auto in_double = [&] { return squared_norm(load<T>(piece, i, n, buffer), n); };
+    if (rank == 0) {
+      sum.squared_norm += in_double();
+      continue;
+    }
     double square = 0;  // in lanes of T
     visit_elements<T>(piece, i, n, true, buffer, [&]<class X>(const X* x) {
       in_groups_of_columns(rank, [&](auto count, Index k) {
@@ -35,8 +40,7 @@ void add_vector_coefficients(const ProjectionPiece<T>& piece, Index begin, Index
       });
     });
     inner.add(products);
-    const auto in_double = [&] { return squared_norm(load<T>(piece, i, n, buffer), n); };
-    sum.squared_norm += rank > 0 ? squared_norm_or<T>(square, n, in_double) : in_double();
+    sum.squared_norm += squared_norm_or<T>(square, n, in_double);
   }
   sum.inner = inner.value();
 }

@@ -74,9 +74,10 @@ void store(const T* values, Index n, const ProjectionPiece<T>& piece, Index begi
   if (piece.origin.data == nullptr) return store(values, n, piece.tensor, begin);
   move(values, n, piece.tensor, piece.origin, begin);
 }
-template <class T>
+/// Whether X is the tensor itself, stored as S.
+template <class S, class T>
 bool in_place(const ProjectionPiece<T>& piece) {
-  return piece.tensor.dtype == dtype_of<T>() && piece.origin.data == nullptr;
+  return piece.tensor.dtype == dtype_of<S>() && piece.origin.data == nullptr;
 }
 
 /// Calls f with elements [begin, begin + n) of X in their own memory, also as bfloat16 if f may have them rounded, or
@@ -84,12 +85,12 @@ bool in_place(const ProjectionPiece<T>& piece) {
 template <class T, class F>
 bool visit_elements(const ProjectionPiece<T>& piece, Index begin, Index n, bool rounded, T* buffer, F&& f) {
   if constexpr (std::is_same_v<T, float>) {
-    if (rounded && piece.tensor.dtype == DType::bfloat16 && piece.origin.data == nullptr) {
+    if (rounded && in_place<bfloat16>(piece)) {
       f(static_cast<bfloat16*>(piece.tensor.data) + begin);
       return false;
     }
   }
-  if (in_place(piece)) {
+  if (in_place<T>(piece)) {
     f(static_cast<T*>(piece.tensor.data) + begin);
     return false;
   }

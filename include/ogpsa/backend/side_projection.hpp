@@ -60,7 +60,7 @@ PieceNorms change_one_side(const ProjectionPiece<T>& piece, const SideChange& ch
     const Index row = on_left ? 0 : j, col = on_left ? j : 0;
     const Index rows = on_left ? piece.fast : count, cols = on_left ? count : piece.slow;
     PieceNorms part;
-    if (in_place(piece)) {
+    if (in_place<T>(piece)) {
       T* const first = static_cast<T*>(piece.tensor.data) + col * piece.fast + row;
       part = change_panel(piece, change, MatrixView<T>(first, rows, cols, piece.fast));
     } else {

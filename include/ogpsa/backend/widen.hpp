@@ -122,12 +122,14 @@ OGPSA_ALWAYS_INLINE void narrow(const float* from, std::uint16_t* to,
 template <int Bytes, int Count>
 OGPSA_ALWAYS_INLINE void narrow(const typename Vector<float, Bytes>::Type (&from)[Count], std::uint16_t* to) {
   using Words = typename Vector<std::uint32_t, Bytes>::Type;
+  using Signed = typename Vector<std::int32_t, Bytes>::Type;
   Words bits[Count];
   for (int v = 0; v < Count; ++v) {
     bits[v] = (Words)from[v];
+    const auto is_nan = (Signed)(bits[v] & 0x7fffffff) > 0x7f800000;  // of the bits: -ffast-math knows no NaN
     const Words nan = (bits[v] & 0x80000000) | 0x7fc00000;
     round_to_upper_halves(bits[v]);
-    bits[v] = from[v] == from[v] ? bits[v] : nan;
+    bits[v] = is_nan ? nan : bits[v];
   }
   if constexpr (Count == 1) {
     using Halves = typename Vector<std::uint16_t, Bytes / 2>::Type;
