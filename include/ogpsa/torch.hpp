@@ -17,7 +17,5 @@
 //
 #include "ogpsa/torch/optimizer_step.hpp"
 
-// LibTorch's LAPACK for the core; GradientProjector.
-#include "ogpsa/torch/backend.hpp"
-//
+// GradientProjector.
 #include "ogpsa/torch/projector.hpp"

@@ -85,12 +85,49 @@ struct GemmKernel {
       if (line == 1 && count == Width) {
         for (Index p = 0; p < kc; ++p) std::memcpy(to + p * Width, strip + p * along, sizeof(T) * Width);
       } else {
-        for (Index l = 0; l < count; ++l) {
-          const T* numbers = strip + l * line;
-          for (Index p = 0; p < kc; ++p) to[p * Width + l] = numbers[p * along];
+        constexpr Index square = 16 / sizeof(T);
+        Index l = 0;
+        for (; along == 1 && l + square <= count; l += square) transpose<Width>(strip + l * line, line, kc, to + l);
+        for (; l < count; ++l) {
+          for (Index p = 0; p < kc; ++p) to[p * Width + l] = strip[l * line + p * along];
         }
       }
     }
+  }
+
+  /// to[l + Width p] <- from[p + line l] for as many lines l as a vector of 16 bytes has numbers, in squares.
+  template <Index Width>
+  OGPSA_ALWAYS_INLINE static void transpose(const T* from, Index line, Index kc, T* to) {
+    using V = typename Vector<T, 16>::Type;
+    using Memory = typename Vector<T, 16>::Unaligned;
+    constexpr Index size = Vector<T, 16>::size;
+    Index p = 0;
+    for (; p + size <= kc; p += size) {
+      V square[size];
+      for (Index l = 0; l < size; ++l) square[l] = *reinterpret_cast<const Memory*>(from + p + l * line);
+      transpose(square);
+      for (Index l = 0; l < size; ++l) *reinterpret_cast<Memory*>(to + (p + l) * Width) = square[l];
+    }
+    for (; p < kc; ++p) {
+      for (Index l = 0; l < size; ++l) to[l + p * Width] = from[p + l * line];
+    }
+  }
+  template <class V>
+  OGPSA_ALWAYS_INLINE static void transpose(V (&square)[2]) {
+    const V a = square[0], b = square[1];
+    square[0] = __builtin_shufflevector(a, b, 0, 2);
+    square[1] = __builtin_shufflevector(a, b, 1, 3);
+  }
+  template <class V>
+  OGPSA_ALWAYS_INLINE static void transpose(V (&square)[4]) {
+    const V a = __builtin_shufflevector(square[0], square[1], 0, 4, 1, 5);
+    const V b = __builtin_shufflevector(square[0], square[1], 2, 6, 3, 7);
+    const V c = __builtin_shufflevector(square[2], square[3], 0, 4, 1, 5);
+    const V d = __builtin_shufflevector(square[2], square[3], 2, 6, 3, 7);
+    square[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    square[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    square[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    square[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
   }
 
   template <int Bytes>

@@ -27,7 +27,7 @@ namespace ogpsa::torch::detail {
 using ::torch::optim::Optimizer;
 
 /// True for optimizers that treat every parameter on its own and pass over one without a gradient, so that they can be
-/// stepped one block at a time. A class derived from one of them may do something else.
+/// stepped a few blocks at a time. A class derived from one of them may do something else.
 inline bool steps_per_parameter(const Optimizer& optimizer) {
   namespace optim = ::torch::optim;
   const std::type_info& type = typeid(optimizer);
@@ -141,6 +141,10 @@ inline Tensor metric_of(Optimizer& optimizer, const Tensor& parameter) {
   return adam_metric<optim::AdamWOptions, optim::AdamWParamState>(*options, *state);
 }
 
+/// Bytes of weights that are stepped and projected together: enough blocks to keep all threads busy, which one would
+/// not.
+inline constexpr std::size_t kBatchBytes = std::size_t{32} << 20;
+
 /// One step of an optimizer, projected.
 template <class T, class B>
 class ProjectedStep {
@@ -156,25 +160,37 @@ class ProjectedStep {
     }
   }
 
-  /// For an optimizer that `steps_per_parameter`: beside the model there is one snapshot of one unit.
-  Report unit_by_unit() {
+  /// For an optimizer that `steps_per_parameter`: beside the model there are snapshots of one batch of units.
+  Report in_batches() {
     GradientsAside aside(optimizer_);
+    std::vector<std::size_t> batch;
+    std::size_t bytes = 0;
+    const auto finish_batch = [&] {
+      if (batch.empty()) return;
+      optimizer_.step();
+      for (const std::size_t b : batch) {
+        for (const auto& leaf : parameters_[b].leaves) aside.take_back(leaf);
+      }
+      project(batch);
+      for (const std::size_t b : batch) before_[b] = Tensor();
+      batch.clear();
+      bytes = 0;
+    };
     for (const auto& unit : core_.groups()) {
       const auto blocks = held(unit);
       bool any = false;
       for (const std::size_t b : blocks) {
         for (const auto& leaf : parameters_[b].leaves) any |= aside.lend(leaf);
       }
-      if (any) {
-        for (const std::size_t b : blocks) take_snapshot(b);
-        optimizer_.step();
-      }
+      if (!any) continue;
       for (const std::size_t b : blocks) {
-        for (const auto& leaf : parameters_[b].leaves) aside.take_back(leaf);
+        take_snapshot(b);
+        bytes += before_[b].nbytes();
+        batch.push_back(b);
       }
-      if (any) project(blocks);
-      for (const std::size_t b : blocks) before_[b] = Tensor();
+      if (bytes >= kBatchBytes) finish_batch();
     }
+    finish_batch();
     aside.lend_rest();
     optimizer_.step();
     return std::move(report_);

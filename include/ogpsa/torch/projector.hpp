@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "ogpsa/backend/eigen.hpp"
 #include "ogpsa/state.hpp"
-#include "ogpsa/torch/backend.hpp"
 #include "ogpsa/torch/optimizer_step.hpp"
 #include "ogpsa/torch/reference.hpp"
 
@@ -60,7 +60,7 @@ B backend_for(std::optional<B> backend, [[maybe_unused]] const at::Device& devic
 /// Arithmetic and bases are in `T` (float or double); parameters are stored as float32, float64, bfloat16 or float16,
 /// where the backend works (`device_of`): on the CPU, or on a GPU (CudaGradientProjector in ogpsa/torch/cuda.hpp). The
 /// projector holds the parameters it was made from; a module given to it must outlive it.
-template <class T, class B = LibTorchBackend>
+template <class T, class B = EigenBackend>
 class BasicGradientProjector {
  public:
   /// All parameters of a module that `options` chooses. \throws InvalidArgument
@@ -134,8 +134,9 @@ class BasicGradientProjector {
   /// Takes one step of the optimizer and removes from what it did to the weights what would move the reference losses
   /// (Options::metric): <h_r, D> = 0 to rounding for the step D, whatever momentum, scaling and weight decay do.
   ///
-  /// Adam, AdamW, SGD, RMSprop and Adagrad are stepped one block at a time, with a snapshot of that block alone; any
-  /// other optimizer at once, with a snapshot of all blocks. Parameters that are not blocks are stepped as ever.
+  /// Adam, AdamW, SGD, RMSprop and Adagrad are stepped a few blocks at a time, with a snapshot of these alone (32 MiB,
+  /// or one block); any other optimizer at once, with a snapshot of all blocks. Parameters that are not blocks are
+  /// stepped as ever.
   ///
   /// Weights in bfloat16 (8 bits) or float16 (11 bits) round the step when it is added: each element is off by up to
   /// half a unit in its last place, often more than a small step has, and no projection can undo that. Keep float32

@@ -186,18 +186,18 @@ Tensor BasicGradientProjector<T, B>::step(::torch::optim::Optimizer& optimizer,
     throw InvalidArgument("ogpsa: option metric is optimizer, but only Adam and AdamW have one; use euclidean");
   }
   detail::ProjectedStep<T, B> projected(core_, selection_.parameters, optimizer, options_.metric, step_);
-  const bool by_unit = detail::steps_per_parameter(optimizer);
+  const bool in_batches = detail::steps_per_parameter(optimizer);
   Tensor loss;
-  if (by_unit && closure) {
+  if (in_batches && closure) {
     const ::torch::AutoGradMode enable(true);
     loss = closure();
   }
-  if (by_unit || !closure) {
+  if (in_batches || !closure) {
     for (const auto& unit : core_.groups()) check_gradients(unit);
   }
   const auto defined = has_gradient();
-  if (by_unit) {
-    report_ = projected.unit_by_unit();
+  if (in_batches) {
+    report_ = projected.in_batches();
   } else {
     std::tie(loss, report_) = projected.at_once(closure);
   }
