@@ -1,8 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,118 +8,14 @@
 #include <utility>
 #include <vector>
 
-#include "ogpsa/backend/cuda/error.hpp"
 #include "ogpsa/backend/cuda/module.hpp"
+#include "ogpsa/backend/cuda/options.hpp"
+#include "ogpsa/backend/cuda/resources.hpp"
 
 /// \file
 /// What a CudaBackend works with: a device, a stream, the handles of the libraries, and memory.
 
-namespace ogpsa {
-
-/// Where device memory comes from, in the order of a stream. LibTorch's and RMM's allocators have this form.
-struct CudaAllocator {
-  /// Returns `bytes` (more than 0) of device memory, aligned to 256, or null or an exception where there is none.
-  std::function<void*(std::size_t bytes, cudaStream_t stream)> allocate;
-  std::function<void(void* memory, std::size_t bytes, cudaStream_t stream)> deallocate;
-};
-
-/// What the user gives to a CudaBackend; what is left out is made by it. Given handles and streams must outlive it, and
-/// handles are left with the stream and the modes that they had.
-struct CudaOptions {
-  int device = -1;  ///< -1: the calling thread's current device
-  /// On which tensors are ready to be read. Left out: a new one, in order with the default stream.
-  std::optional<cudaStream_t> stream = {};
-  /// Asked at every call for the stream that it works on, in the place of `stream`: for a framework that has a current
-  /// stream. Work on one stream is in order with that on the stream before it, which has to live until the change.
-  std::function<cudaStream_t()> current_stream = {};
-  cublasHandle_t cublas = nullptr;
-  cusolverDnHandle_t cusolver = nullptr;
-  CudaAllocator allocator = {};  ///< empty: cudaMallocAsync
-  /// Products with float bases may round their factors to TF32 (10 bits). The contract of the projection then does not
-  /// hold to float rounding any more.
-  bool allow_tf32 = false;
-  /// Scratch memory for a batch of matrices that are projected, or whose eigenvectors are made, together; one that
-  /// alone needs more gets it.
-  std::size_t batch_bytes = std::size_t{256} << 20;
-  /// Each of two parts of device memory through which bases in page-locked memory pass; a basis that needs more gets
-  /// it.
-  std::size_t staging_bytes = std::size_t{256} << 20;
-  /// A cubin or fatbin of cuda_kernels.cuh for this device, which must outlive the backend; null: compiled by NVRTC.
-  const void* kernels = nullptr;
-};
-
-namespace detail::cuda {
-
-/// Makes a device current while it lives.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device) {
-    check(cudaGetDevice(&previous_), "cudaGetDevice");
-    if (previous_ != device) check(cudaSetDevice(device), "cudaSetDevice", {{"device", device}});
-    changed_ = previous_ != device;
-  }
-  ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
-  }
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-  int previous_ = 0;
-  bool changed_ = false;
-};
-
-struct Memory {
-  void* data = nullptr;
-  std::size_t bytes = 0;
-};
-
-/// A stream for copies beside the arithmetic, and the events by which each waits for the other.
-class CopyStream {
- public:
-  CopyStream() {
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    try {
-      for (auto* event : {&filled[0], &filled[1], &used[0], &used[1]}) {
-        check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-      }
-    } catch (...) {
-      release();
-      throw;
-    }
-  }
-  ~CopyStream() { release(); }
-  CopyStream(const CopyStream&) = delete;
-  CopyStream& operator=(const CopyStream&) = delete;
-
-  cudaStream_t stream() const { return stream_; }
-  const void* memory = nullptr;              // what it copies to
-  cudaEvent_t filled[2] = {}, used[2] = {};  // of each of two parts of memory
-
- private:
-  void release() noexcept {
-    for (auto* event : {filled[0], filled[1], used[0], used[1]}) {
-      if (event) cudaEventDestroy(event);
-    }
-    cudaStreamDestroy(stream_);
-  }
-  cudaStream_t stream_ = nullptr;
-};
-
-/// A table in device memory, and what is in it.
-struct Table {
-  Memory memory;
-  std::vector<unsigned char> content;
-};
-
-/// Scratch memory and tables, each in a slot, that stay from call to call. A step of training makes several calls with
-/// tables in the same slot (for flat blocks, for matrices of one side), so that more than one is kept, the last used
-/// first.
-struct Workspace {
-  static constexpr std::size_t kTables = 4;
-  std::map<std::size_t, Memory> scratch;
-  std::map<std::size_t, std::array<Table, kTables>> tables;
-};
+namespace ogpsa::detail::cuda {
 
 /// Shared by all copies of a backend and by the matrices that it made. One thread at a time works with it (Session).
 class Context {
@@ -206,6 +100,7 @@ class Context {
   [[noreturn]] void throw_out_of_memory(std::size_t bytes, const std::string& reason) const;
   void* at_least(Memory& memory, std::size_t bytes);
   const void* upload_bytes(std::size_t slot, const void* from, std::size_t bytes);
+  void* page_locked(std::size_t bytes) const;
   void* pinned_bytes(std::size_t bytes);
   void release() noexcept;
 
@@ -322,18 +217,24 @@ inline void Context::deallocate(void* memory, std::size_t bytes) noexcept {
   cudaFreeAsync(memory, stream_);
 }
 
-inline void* Context::allocate_on_host(std::size_t bytes) {
+inline void* Context::page_locked(std::size_t bytes) const {
   void* memory = nullptr;
-  const cudaError_t status = bytes > 0 ? cudaMallocHost(&memory, bytes) : cudaSuccess;
+  const cudaError_t status = cudaMallocHost(&memory, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw CudaOutOfMemory("ogpsa: the host has no " + std::to_string(bytes) +
+    throw CudaOutOfMemory("ogpsa: cudaMallocHost: the host has no " + std::to_string(bytes) +
                               " bytes that can be page-locked. Everything is as it was. Use fewer directions "
                               "(max_rank), or free memory and try again",
                           bytes, 0);
   }
   check(status, "cudaMallocHost", {{"bytes", static_cast<Index>(bytes)}});
-  if (memory) on_host_[static_cast<const char*>(memory)] = bytes;
+  return memory;
+}
+
+inline void* Context::allocate_on_host(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  void* memory = page_locked(bytes);
+  on_host_[static_cast<const char*>(memory)] = bytes;
   return memory;
 }
 
@@ -387,10 +288,8 @@ inline void* Context::pinned_bytes(std::size_t bytes) {
   if (pinned_.bytes >= bytes) return pinned_.data;
   if (pinned_.data) cudaFreeHost(pinned_.data);
   pinned_ = {};
-  check(cudaMallocHost(&pinned_.data, bytes), "cudaMallocHost", {{"bytes", static_cast<Index>(bytes)}});
-  pinned_.bytes = bytes;
+  pinned_ = {page_locked(bytes), bytes};
   return pinned_.data;
 }
 
-}  // namespace detail::cuda
-}  // namespace ogpsa
+}  // namespace ogpsa::detail::cuda
