@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""plot.py FOLDER OUT: pictures of scaling.json in FOLDER, as OUT/scaling_n.svg and OUT/scaling_k.svg (needs matplotlib)."""
+"""plot.py FOLDER OUT: pictures of scaling.json in FOLDER, as OUT/scaling_n.svg and OUT/scaling_k.svg (needs matplotlib).
+Points are medians of the repetitions. Others may share the memory, so that the limit, copying, is drawn as its median and
+the range that was seen."""
 
 import json
 import re
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -13,23 +16,24 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 folder, out = map(Path, sys.argv[1:])
-limit, best = 0, defaultdict(float)
+copies, rates = [], defaultdict(list)
 for row in json.loads((folder / "scaling.json").read_text())["benchmarks"]:
-    if row["run_type"] != "iteration":  # a mean of repetitions; the best of them counts
+    if row["run_type"] != "iteration":  # a mean of repetitions
         continue
     if row["name"].startswith("copy"):
-        limit = max(limit, row["GB/s"])
+        copies.append(row["GB/s"])
     elif match := re.match(r"project/n:(\d+)/K:(\d+)", row["name"]):
-        key = tuple(map(int, match.groups()))
-        best[key] = max(best[key], row["GB/s"])
+        rates[tuple(map(int, match.groups()))].append(row["GB/s"])
+limit = statistics.median(copies)
 by_rank, by_size = defaultdict(list), defaultdict(list)
-for (n, k), rate in best.items():
-    by_rank[k].append((n, rate))
-    by_size[n].append((k, rate))
+for (n, k), repetitions in rates.items():
+    by_rank[k].append((n, statistics.median(repetitions)))
+    by_size[n].append((k, statistics.median(repetitions)))
 
 
 def plot(name, lines, x_name, base):
     figure, axes = plt.subplots(figsize=(7, 4))
+    axes.axhspan(min(copies), max(copies), color="grey", alpha=0.15)
     axes.axhline(limit, color="grey", linestyle="--", label=f"copy: {limit:.0f} GB/s")
     for (label, points), marker in zip(lines, "osD^v"):
         points.sort()

@@ -18,9 +18,9 @@ get_peers() {
   python3 -m venv "$peers_folder" && "$peers_folder/bin/pip" install numpy scikit-learn torch matplotlib
 }
 stage "peers" get_peers
-for program in projection structured estimation scaling; do
-  stage "measure $program" "build/bench/bench/bench_$program" --benchmark_out="$folder/$program.json"
-done
+measure() { "build/bench/bench/bench_$1" --benchmark_out="$folder/$1.json" "${@:2}"; }
+for program in projection structured estimation; do stage "measure $program" measure "$program"; done
+stage "measure scaling" measure scaling --benchmark_enable_random_interleaving=true
 measure_peers() { "$peers_folder/bin/python" bench/peers.py >"$folder/peers.jsonl"; }
 stage "measure peers" measure_peers
 stage "plot" "$peers_folder/bin/python" bench/plot.py "$folder" "$folder"

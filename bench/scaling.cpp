@@ -28,15 +28,15 @@ void copy(benchmark::State& state) {
   for (auto _ : state) bench::copy(from, to);
   report_bandwidth(state, 2.0 * static_cast<double>(n) * sizeof(float));
 }
-// Three times each, of which the best counts: others share the memory.
+// Several times each, in random order (bench/run.sh): others share the memory.
 BENCHMARK(copy)
     ->ArgName("n")
     ->Arg(1 << 24)
     ->Arg(1'000'000'000)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime()
-    ->Repetitions(3)
-    ->MinTime(0.3);
+    ->Repetitions(9)
+    ->MinTime(0.1);
 
 void project(benchmark::State& state) {
   const auto blocks = blocks_of(state.range(0));

@@ -97,6 +97,8 @@ def marks_of_table(path, heading):
             marks[cells[0], float(cells[columns["learning rate"]])] = tuple(
                 (float(mean), float(spread or 0)) for mean, _, spread in
                 (text.partition(" ±") for text in (cells[columns["safety loss"]], tax)))
+    if not marks:
+        sys.exit(f"plot_tradeoff.py: {path} has no table whose first column is '{heading}'; give the text of its first cell")
     return marks, base
 
 

@@ -231,7 +231,12 @@ class EigenBackend {
   /// \throws NumericalError
   template <class T>
   std::vector<Eigen::VectorXd> eigenvectors(std::span<const EigenProblem<T>> problems) const {
-    return solve_each(problems, solve<T>);
+    std::vector<Eigen::VectorXd> values(problems.size());
+    for_each(static_cast<Index>(problems.size()), [&](Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      values[p] = solve(problems[p]);
+    });
+    return values;
   }
 
   bool sums_over_ranks() const { return static_cast<bool>(sum_over_ranks_); }
@@ -257,18 +262,6 @@ class EigenBackend {
   void change_side(std::span<const ProjectionPiece<T>> pieces, std::span<const SideChange> changes,
                    std::vector<PieceNorms>& norms) const {
     detail::change_side(pieces, changes, norms);
-  }
-
- protected:
-  /// The eigenvalues that `solve` gives for each problem.
-  template <class T, class F>
-  std::vector<Eigen::VectorXd> solve_each(std::span<const EigenProblem<T>> problems, F&& solve) const {
-    std::vector<Eigen::VectorXd> values(problems.size());
-    for_each(static_cast<Index>(problems.size()), [&](Index i) {
-      const auto p = static_cast<std::size_t>(i);
-      values[p] = solve(problems[p]);
-    });
-    return values;
   }
 
  private:
