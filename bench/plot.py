@@ -27,8 +27,9 @@ for row in json.loads((folder / "scaling.json").read_text())["benchmarks"]:
 limit = statistics.median(copies)
 by_rank, by_size = defaultdict(list), defaultdict(list)
 for (n, k), repetitions in rates.items():
-    by_rank[k].append((n, statistics.median(repetitions)))
-    by_size[n].append((k, statistics.median(repetitions)))
+    rate = statistics.median(repetitions)
+    by_rank[k].append((n, rate))
+    by_size[n].append((k, rate))
 
 
 def plot(name, lines, x_name, base):

@@ -37,6 +37,7 @@ class PeakMemory {
 /// Weights of Blocks x Side x Side, and a loss whose gradients are h.
 template <int Blocks, int Side>
 struct Fixture {
+  static constexpr int kBlocks = Blocks;
   static constexpr double kBlockBytes = Side * Side * 4;
   Fixture() {
     torch::manual_seed(1);
@@ -64,8 +65,8 @@ TEST_CASE_FIXTURE(Small, "a refresh holds one gradient of the model") {
   for (auto& w : weights) w.mutable_grad() = torch::ones_like(w);  // is not copied
   const PeakMemory peak;
   projector.refresh({[&] { return loss(); }, [&] { return loss(); }});
-  CHECK(peak.bytes() >= 16 * kBlockBytes);
-  CHECK(peak.bytes() <= (16 + 2) * kBlockBytes);
+  CHECK(peak.bytes() >= kBlocks * kBlockBytes);
+  CHECK(peak.bytes() <= (kBlocks + 2) * kBlockBytes);
 }
 
 TEST_CASE_FIXTURE(Small, "gradients are projected where they lie, or by a copy of one block") {

@@ -85,32 +85,27 @@ struct GemmKernel {
       if (line == 1 && count == Width) {
         for (Index p = 0; p < kc; ++p) std::memcpy(to + p * Width, strip + p * along, sizeof(T) * Width);
       } else {
-        constexpr Index square = 16 / sizeof(T);
-        Index l = 0;
-        for (; along == 1 && l + square <= count; l += square) transpose<Width>(strip + l * line, line, kc, to + l);
-        for (; l < count; ++l) {
-          for (Index p = 0; p < kc; ++p) to[p * Width + l] = strip[l * line + p * along];
+        constexpr Index side = Vector<T, 16>::size;
+        const Index high = along == 1 ? count / side * side : 0, deep = kc / side * side;  // of what squares cover
+        for (Index l = 0; l < high; l += side) {
+          for (Index p = 0; p < deep; p += side) copy_transposed<Width>(strip + l * line + p, line, to + p * Width + l);
+        }
+        for (Index l = 0; l < count; ++l) {
+          for (Index p = l < high ? deep : 0; p < kc; ++p) to[p * Width + l] = strip[l * line + p * along];
         }
       }
     }
   }
 
-  /// to[l + Width p] <- from[p + line l] for as many lines l as a vector of 16 bytes has numbers, in squares.
+  /// to[l + Width p] <- from[p + line l] for a square of 16 bytes each way.
   template <Index Width>
-  OGPSA_ALWAYS_INLINE static void transpose(const T* from, Index line, Index kc, T* to) {
-    using V = typename Vector<T, 16>::Type;
+  OGPSA_ALWAYS_INLINE static void copy_transposed(const T* from, Index line, T* to) {
     using Memory = typename Vector<T, 16>::Unaligned;
-    constexpr Index size = Vector<T, 16>::size;
-    Index p = 0;
-    for (; p + size <= kc; p += size) {
-      V square[size];
-      for (Index l = 0; l < size; ++l) square[l] = *reinterpret_cast<const Memory*>(from + p + l * line);
-      transpose(square);
-      for (Index l = 0; l < size; ++l) *reinterpret_cast<Memory*>(to + (p + l) * Width) = square[l];
-    }
-    for (; p < kc; ++p) {
-      for (Index l = 0; l < size; ++l) to[l + p * Width] = from[p + l * line];
-    }
+    constexpr Index side = Vector<T, 16>::size;
+    typename Vector<T, 16>::Type square[side];
+    for (Index l = 0; l < side; ++l) square[l] = *reinterpret_cast<const Memory*>(from + l * line);
+    transpose(square);
+    for (Index p = 0; p < side; ++p) *reinterpret_cast<Memory*>(to + p * Width) = square[p];
   }
   template <class V>
   OGPSA_ALWAYS_INLINE static void transpose(V (&square)[2]) {
